@@ -1,0 +1,1 @@
+"""HTTP faces: each one translates a protocol to the completion service and back."""

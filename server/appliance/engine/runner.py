@@ -1,0 +1,39 @@
+"""The runner interface: a batch in, logits out; one implementation for each kind of model."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+from appliance.engine.sequence import Batch, ChunkOutput
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunnerInfo:
+    """What a loaded runner can do and what it takes; shown at start-up and in /version."""
+
+    name: str  # "torch", "transformers"
+    architecture: str
+    vocab_size: int
+    hidden_size: int
+    max_context_tokens: int
+    block_size: int
+    num_blocks: int
+    num_parameters: int
+    weight_bytes: int
+    device: str  # "cpu", "cuda:0"
+    dtype: str  # of the arithmetic: "float32", "bfloat16"
+    num_threads: int
+
+
+class Runner(Protocol):
+    """Computes batches. Called from the engine thread only; keys and values live in it, addressed by block tables."""
+
+    @property
+    def info(self) -> RunnerInfo: ...
+
+    def forward(self, batch: Batch) -> list[ChunkOutput]:
+        """One output a chunk, in order. The keys and values of every token of the batch are cached on return."""
+
+    def release(self, sequence_id: int) -> None:
+        """Forget whatever is kept for a sequence outside the block cache; unknown ids are fine."""
