@@ -1,0 +1,38 @@
+"""Messages or a prompt in, a stream of text deltas out: the one service that every HTTP face translates."""
+
+from appliance.completion.answer import (
+    Choice,
+    Completion,
+    Delta,
+    Embeddings,
+    FinishWord,
+    TokenChoice,
+    ToolCall,
+    Usage,
+)
+from appliance.completion.request import (
+    ChatPrompt,
+    CompletionRequest,
+    OutputFormat,
+    Tool,
+    ToolChoice,
+)
+from appliance.completion.service import CompletionService, CompletionStream
+
+__all__ = [
+    "ChatPrompt",
+    "Choice",
+    "Completion",
+    "CompletionRequest",
+    "CompletionService",
+    "CompletionStream",
+    "Delta",
+    "Embeddings",
+    "FinishWord",
+    "OutputFormat",
+    "TokenChoice",
+    "Tool",
+    "ToolCall",
+    "ToolChoice",
+    "Usage",
+]

@@ -1,0 +1,67 @@
+"""What a client asks for, in the product's own words: prompts, tools, output formats, sampling."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Literal
+
+from pydantic import JsonValue
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Tool:
+    """A function the model may call. `parameters` is a JSON schema of an object."""
+
+    name: str
+    description: str = ""
+    parameters: Mapping[str, JsonValue] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ToolChoice:
+    """auto: the model decides; none: text only; required: some tool; named: exactly `name`."""
+
+    kind: Literal["auto", "none", "required", "named"] = "auto"
+    name: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ChatPrompt:
+    """Messages as the chat template takes them: role, content, tool_calls, tool_call_id, name."""
+
+    messages: tuple[Mapping[str, JsonValue], ...]
+    tools: tuple[Tool, ...] = ()
+    tool_choice: ToolChoice = ToolChoice()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OutputFormat:
+    """text: free; json_object: any JSON object; json_schema: JSON that fits `schema`."""
+
+    kind: Literal["text", "json_object", "json_schema"] = "text"
+    schema: Mapping[str, JsonValue] | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CompletionRequest:
+    """One request for text, in the product's own words. A None limit means as much as the context holds."""
+
+    request_id: str
+    prompt: str | tuple[int, ...] | ChatPrompt
+    max_new_tokens: int | None = None
+    max_total_tokens: int | None = None  # prompt plus new
+    temperature: float = 1.0
+    top_p: float = 1.0
+    top_k: int | None = None
+    min_p: float = 0.0
+    repetition_penalty: float = 1.0
+    presence_penalty: float = 0.0
+    frequency_penalty: float = 0.0
+    logit_bias: Mapping[int, float] = field(default_factory=dict)
+    seed: int | None = None
+    stop: tuple[str, ...] = ()
+    n: int = 1
+    num_logprobs: int | None = None
+    num_prompt_logprobs: int | None = None
+    output: OutputFormat = OutputFormat()
