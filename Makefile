@@ -1,0 +1,73 @@
+# Every recipe first installs what it needs. PYTHON=python3.12 chooses the interpreter, GPU=1 the
+# CUDA lock, ARGS="--port 9000" is handed to the command.
+
+VENV ?= $(if $(GPU),.venv-gpu,.venv)
+ARGS ?=
+
+lock := requirements/$(if $(GPU),cuda,cpu).txt
+# A stamp is named after what it was installed from, so a change of a lock is seen and a second run
+# installs nothing.
+runtime := $(VENV)/.installed-$(shell cat $(lock) pyproject.toml | cksum | cut -d ' ' -f 1)
+dev := $(runtime)-$(shell cksum < requirements/dev.txt | cut -d ' ' -f 1)
+shell_scripts := .ci/run scripts/*.sh
+
+# Start-up time is part of the product: let Python keep its byte code.
+unexport PYTHONDONTWRITEBYTECODE
+
+.DEFAULT_GOAL := help
+.PHONY: help setup serve chat test check fix bench build lock model clean
+
+help: ## list the recipes
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' Makefile
+
+setup: $(dev) ## install all that the other recipes need
+
+serve: $(runtime) ## start the server (GPU=1: on a CUDA device)
+	@exec $(VENV)/bin/appliance serve $(ARGS)
+
+chat: $(runtime) ## talk to the model in this terminal
+	@exec $(VENV)/bin/appliance chat $(ARGS)
+
+test: $(dev) ## run the tests
+	@$(VENV)/bin/python -m pytest $(ARGS)
+
+check: $(dev) ## formatting, lint, types, shell scripts, fast tests
+	@$(VENV)/bin/ruff format --check .
+	@$(VENV)/bin/ruff check .
+	@$(VENV)/bin/mypy
+	@PATH="$(VENV)/bin:$$PATH" shellcheck $(shell_scripts)
+	@$(VENV)/bin/python -m pytest -q tests/unit
+
+fix: $(dev) ## put right what ruff can
+	@$(VENV)/bin/ruff check --fix .
+	@$(VENV)/bin/ruff format .
+
+bench: $(runtime) ## measure this machine
+	@exec $(VENV)/bin/python -m bench $(ARGS)
+
+build: $(runtime) ## the wheel, in dist/
+	@rm -rf build
+	@$(VENV)/bin/python -m pip wheel --quiet --no-deps --no-build-isolation --wheel-dir dist .
+	@ls -l dist/*.whl
+
+lock: ## write requirements/*.txt anew (ARGS=--upgrade: with newer versions)
+	@PYTHON="$(PYTHON)" scripts/install.sh .venv-lock requirements/lock.txt
+	@scripts/lock.sh .venv-lock/bin/uv $(ARGS)
+
+model: $(runtime) ## train the embedded model again
+	@PYTHONPATH=server $(VENV)/bin/python -m training.train $(ARGS)
+
+clean: ## remove what the recipes made, but not the embedded model
+	@rm -rf .venv .venv-gpu .venv-lock build dist server/*.egg-info
+	@rm -rf .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	@find server tests bench -name __pycache__ -type d -prune -exec rm -rf {} + 2>/dev/null || true
+
+$(runtime):
+	@PYTHON="$(PYTHON)" scripts/install.sh $(VENV) $(lock)
+	@$(VENV)/bin/python -m pip install --quiet --no-deps --no-build-isolation --editable .
+	@rm -f $(VENV)/.installed-*
+	@touch $@
+
+$(dev): $(runtime)
+	@PYTHON="$(PYTHON)" scripts/install.sh $(VENV) requirements/dev.txt
+	@touch $@
