@@ -1,0 +1,10 @@
+"""Opens a model directory: refuses what is unsafe or does not fit, verifies it against its lock."""
+
+from appliance.model_store.directory import (
+    GenerationDefaults,
+    ModelDirectory,
+    embedded_model_path,
+    open_model,
+)
+
+__all__ = ["GenerationDefaults", "ModelDirectory", "embedded_model_path", "open_model"]

@@ -1,0 +1,328 @@
+"""The identity changes with any byte that could change an answer, and with nothing else."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import subprocess
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+import appliance
+from appliance.errors import ModelRefused
+from appliance.file_hashes import CACHE_FILE, FileHasher
+from appliance.identity import (
+    Hashes,
+    Identity,
+    RunnerFacts,
+    describe_isa,
+    hash_model,
+    hash_server,
+    identify,
+)
+from appliance.model_store import open_model
+from tests.model_factory import change_json, write_model
+
+FACTS = RunnerFacts(engine="torch", dtype="float32", device="cpu", num_threads=2, generation="7")
+OLD_NS = 1_000_000_000  # long before the test, so that the cache trusts the file
+
+
+@pytest.fixture
+def model(tmp_path: Path) -> Path:
+    return write_model(tmp_path / "tiny")
+
+
+def hashes_of(path: Path) -> Hashes:
+    return hash_model(open_model(path), FileHasher())
+
+
+def identity_of(path: Path) -> Identity:
+    return identify(open_model(path), FACTS, FileHasher())
+
+
+def changed(before: Hashes, after: Hashes) -> set[str]:
+    names = ("weights", "tokenizer", "template")
+    return {name for name in names if getattr(before, name) != getattr(after, name)}
+
+
+def flip_last_weight(path: Path) -> None:
+    content = bytearray((path / "model.safetensors").read_bytes())
+    content[-1] ^= 1
+    (path / "model.safetensors").write_bytes(content)
+
+
+def test_one_bit_of_a_weight_changes_the_weights_alone(model: Path) -> None:
+    before = hashes_of(model)
+    flip_last_weight(model)
+    assert changed(before, hashes_of(model)) == {"weights"}
+
+
+@pytest.mark.parametrize("name", ["config.json", "generation_config.json"])
+def test_what_decides_about_tokens_belongs_to_the_weights(model: Path, name: str) -> None:
+    before = hashes_of(model)
+    (model / name).write_bytes((model / name).read_bytes() + b"\n")
+    assert changed(before, hashes_of(model)) == {"weights"}
+
+
+@pytest.mark.parametrize("name", ["tokenizer.json", "tokenizer_config.json"])
+def test_a_byte_of_the_tokenizer_changes_the_tokenizer_alone(model: Path, name: str) -> None:
+    before = hashes_of(model)
+    (model / name).write_bytes((model / name).read_bytes() + b"\n")
+    assert changed(before, hashes_of(model)) == {"tokenizer"}
+
+
+def test_a_byte_of_the_template_file_changes_the_template_alone(model: Path) -> None:
+    (model / "chat_template.jinja").write_text("one")
+    before = hashes_of(model)
+    (model / "chat_template.jinja").write_text("two")
+    assert changed(before, hashes_of(model)) == {"template"}
+
+
+def test_files_that_are_never_read_change_nothing(model: Path) -> None:
+    before = hashes_of(model)
+    (model / "README.md").write_text("about")
+    (model / "pytorch_model.bin").write_text("pickle")
+    assert changed(before, hashes_of(model)) == set()
+
+
+def test_place_and_time_of_the_files_change_nothing(model: Path, tmp_path: Path) -> None:
+    before = hashes_of(model)
+    os.utime(model / "model.safetensors", ns=(OLD_NS, OLD_NS))
+    assert changed(before, hashes_of(model.rename(tmp_path / "moved"))) == set()
+
+
+def test_without_a_template_there_is_no_template_hash(model: Path) -> None:
+    change_json(model / "tokenizer_config.json", chat_template=None)
+    found = identity_of(model)
+    assert found.template is None
+    assert found.short()["template"] is None
+
+
+def test_anybody_can_compute_the_weights_hash_with_sha256sum(model: Path) -> None:
+    command = "sha256sum config.json generation_config.json *.safetensors"
+    pipeline = f"{command} | LC_ALL=C sort | sha256sum"
+    printed = subprocess.run(
+        ["sh", "-c", pipeline], cwd=model, capture_output=True, text=True, check=True
+    )
+    assert printed.stdout.split()[0] == hashes_of(model).weights
+
+
+def test_the_identity_says_who_answers_and_on_what(model: Path) -> None:
+    found = identity_of(model)
+    assert (found.model, found.generation, found.engine) == ("tiny", "7", "torch")
+    assert (found.dtype, found.device, found.num_threads) == ("float32", "cpu", 2)
+    assert found.version == appliance.__version__
+    assert {len(value or "") for value in found.short().values()} == {12}
+    assert found.weights.startswith(found.short()["weights"] or "-")
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"weights": "0" * 64},
+        {"template": None},
+        {"dtype": "bfloat16"},
+        {"num_threads": 3},
+        {"generation": None},
+        {"isa": "aarch64"},
+    ],
+)
+def test_the_fingerprint_changes_with_every_part(model: Path, change: dict[str, object]) -> None:
+    found = identity_of(model)
+    assert found.fingerprint == replace(found).fingerprint
+    assert len(found.fingerprint) == len("fp_") + 12
+    assert replace(found, **change).fingerprint != found.fingerprint  # type: ignore[arg-type]
+
+
+# The server's own hash.
+
+
+def test_the_server_hash_follows_source_files_and_their_names(tmp_path: Path) -> None:
+    (tmp_path / "api").mkdir()
+    (tmp_path / "api" / "app.py").write_text("one")
+    seen = {hash_server(tmp_path)}
+    (tmp_path / "api" / "app.py").write_text("two")
+    seen.add(hash_server(tmp_path))
+    (tmp_path / "api" / "app.py").rename(tmp_path / "api" / "other.py")
+    seen.add(hash_server(tmp_path))
+    (tmp_path / "api" / "page.html").write_text("<p>")
+    seen.add(hash_server(tmp_path))
+    assert len(seen) == 4
+
+
+def test_the_server_hash_leaves_out_the_embedded_model_and_caches(tmp_path: Path) -> None:
+    (tmp_path / "app.py").write_text("one")
+    before = hash_server(tmp_path)
+    for name in ("embedded/model.safetensors", "__pycache__/app.pyc", "api/__pycache__/x", ".swp"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text("x")
+    assert hash_server(tmp_path) == before
+
+
+def test_the_server_hash_follows_the_versions_of_numeric_dependencies(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = hash_server(tmp_path)
+    monkeypatch.setattr("importlib.metadata.version", lambda name: f"0-{name}")
+    assert hash_server(tmp_path) != before
+
+
+# The machine.
+
+
+@pytest.mark.parametrize(
+    ("cpu_info", "machine", "isa"),
+    [
+        ("flags\t: fpu fma avx2 sse avx512_bf16\n", "x86_64", "x86-64 avx2 fma avx512_bf16"),
+        ("Features\t: fp asimd bf16\n", "aarch64", "aarch64 asimd bf16"),
+        ("flags : avx2\n\nflags : avx2 amx_bf16\n", "x86_64", "x86-64 avx2"),
+        ("", "arm64", "aarch64"),
+    ],
+)
+def test_the_instruction_sets_are_those_that_matter(
+    tmp_path: Path, cpu_info: str, machine: str, isa: str
+) -> None:
+    (tmp_path / "cpuinfo").write_text(cpu_info)
+    assert describe_isa(tmp_path / "cpuinfo", machine) == isa
+
+
+def test_a_system_without_cpuinfo_still_has_a_name(tmp_path: Path) -> None:
+    assert describe_isa(tmp_path / "absent", "arm64") == "aarch64"
+
+
+# The cache of file hashes.
+
+
+class CountingHasher(FileHasher):
+    """Counts the bytes it reads, by way of its progress."""
+
+    def __init__(self, cache_dir: Path | None) -> None:
+        super().__init__(cache_dir, lambda done, _: self.seen.append(done))
+        self.seen: list[int] = []
+
+    @property
+    def num_bytes(self) -> int:
+        return max(self.seen, default=0)
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    path = tmp_path / "weights"
+    path.write_bytes(b"some bytes")
+    return path
+
+
+@pytest.fixture
+def settled(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have the cache trust files that were written just now."""
+    monkeypatch.setattr("appliance.file_hashes.SETTLED_NS", 0)
+
+
+def digest(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()
+
+
+@pytest.mark.usefixtures("settled")
+def test_an_unchanged_file_is_hashed_once(file: Path, tmp_path: Path) -> None:
+    first, second = CountingHasher(tmp_path / "cache"), CountingHasher(tmp_path / "cache")
+    assert first.hash_files([file]) == second.hash_files([file]) == {file: digest(b"some bytes")}
+    assert (first.num_bytes, second.num_bytes) == (10, 0)
+
+
+@pytest.mark.usefixtures("settled")
+def test_a_changed_file_is_hashed_again_even_with_size_and_time_put_back(
+    file: Path, tmp_path: Path
+) -> None:
+    status = file.stat()
+    FileHasher(tmp_path / "cache").hash_files([file])
+    file.write_bytes(b"SOME BYTES")
+    os.utime(file, ns=(status.st_atime_ns, status.st_mtime_ns))
+    found = FileHasher(tmp_path / "cache").hash_files([file])
+    assert found == {file: digest(b"SOME BYTES")}
+
+
+@pytest.mark.usefixtures("settled")
+def test_a_file_put_in_place_of_another_is_hashed_again(file: Path, tmp_path: Path) -> None:
+    FileHasher(tmp_path / "cache").hash_files([file])
+    other = tmp_path / "other"
+    other.write_bytes(b"other byte")
+    other.replace(file)
+    assert FileHasher(tmp_path / "cache").hash_files([file]) == {file: digest(b"other byte")}
+
+
+def test_a_file_that_may_still_change_within_a_clock_tick_is_not_remembered(
+    file: Path, tmp_path: Path
+) -> None:
+    FileHasher(tmp_path / "cache").hash_files([file])
+    again = CountingHasher(tmp_path / "cache")
+    again.hash_files([file])
+    assert again.num_bytes == 10
+
+
+@pytest.mark.usefixtures("settled")
+@pytest.mark.parametrize(
+    "content", ["", "{", "[]", '{"sha256": 3}', '{"sha256": {"a": 1}}', "[" * 9999]
+)
+def test_a_damaged_cache_is_ignored_and_replaced(file: Path, tmp_path: Path, content: str) -> None:
+    cache = tmp_path / "cache"
+    cache.mkdir()
+    (cache / CACHE_FILE).write_text(content)
+    assert FileHasher(cache).hash_files([file]) == {file: digest(b"some bytes")}
+    again = CountingHasher(cache)
+    again.hash_files([file])
+    assert again.num_bytes == 0
+
+
+@pytest.mark.usefixtures("settled")
+def test_a_cache_that_others_can_write_is_not_believed(file: Path, tmp_path: Path) -> None:
+    cache = tmp_path / "cache"
+    FileHasher(cache).hash_files([file])
+    lie = (cache / CACHE_FILE).read_text().replace(digest(b"some bytes"), "0" * 64)
+    (cache / CACHE_FILE).write_text(lie)
+    assert FileHasher(cache).hash_files([file]) == {file: "0" * 64}
+    (cache / CACHE_FILE).chmod(0o666)
+    assert FileHasher(cache).hash_files([file]) == {file: digest(b"some bytes")}
+
+
+@pytest.mark.usefixtures("settled")
+def test_a_cache_that_cannot_be_written_is_done_without(file: Path, tmp_path: Path) -> None:
+    (tmp_path / "taken").write_text("a file where the directory should be")
+    hasher = CountingHasher(tmp_path / "taken")
+    assert hasher.hash_files([file]) == {file: digest(b"some bytes")}
+    hasher.hash_files([file])
+    assert hasher.seen == [10]
+
+
+@pytest.mark.usefixtures("settled")
+def test_the_cache_keeps_what_another_process_added(file: Path, tmp_path: Path) -> None:
+    other = tmp_path / "other"
+    other.write_bytes(b"other")
+    first, second = FileHasher(tmp_path / "cache"), FileHasher(tmp_path / "cache")
+    second.hash_files([])  # has read the cache, still empty
+    first.hash_files([file])
+    second.hash_files([other])
+    third = CountingHasher(tmp_path / "cache")
+    third.hash_files([file, other])
+    assert third.num_bytes == 0
+
+
+@pytest.mark.usefixtures("settled")
+def test_the_cache_is_private_and_leaves_nothing_else_behind(file: Path, tmp_path: Path) -> None:
+    FileHasher(tmp_path / "cache").hash_files([file])
+    assert [path.name for path in (tmp_path / "cache").iterdir()] == [CACHE_FILE]
+    assert (tmp_path / "cache" / CACHE_FILE).stat().st_mode & 0o077 == 0
+
+
+def test_progress_ends_at_the_sum_of_all_files(file: Path, tmp_path: Path) -> None:
+    other = tmp_path / "other"
+    other.write_bytes(b"12345")
+    reports: list[tuple[int, int]] = []
+    FileHasher(None, lambda done, total: reports.append((done, total))).hash_files([file, other])
+    assert reports[-1] == (15, 15)
+
+
+def test_a_file_that_is_not_there_is_refused_by_name(tmp_path: Path) -> None:
+    with pytest.raises(ModelRefused, match=r"^gone cannot be read: No such file"):
+        FileHasher().hash_files([tmp_path / "gone"])
