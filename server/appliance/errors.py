@@ -16,12 +16,12 @@ ApplianceError
 │   ├── QueueTimeout             503  queue_timeout
 │   ├── NotReady                 503  not_ready
 │   └── EngineFailure            500  engine_failure
-└── StartupError                 the process cannot start; the message goes to the operator's terminal
+└── StartupError                 the process cannot start; the message goes to the terminal
     ├── SettingsError
     └── ModelRefused
 
-Messages say what is wrong, the value, the limit and the way out, in the reader's words. They never hold a
-path of the server or a traceback when they go to a client.
+Messages say what is wrong, the value, the limit and the way out, in the reader's words. Those that
+go to a client never hold a path of the server or a traceback.
 """
 
 from __future__ import annotations

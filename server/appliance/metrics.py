@@ -1,0 +1,187 @@
+"""Defines every Prometheus series, once, and takes down what happens."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Protocol
+
+from prometheus_client import (
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    Histogram,
+    PlatformCollector,
+    ProcessCollector,
+    generate_latest,
+)
+from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+    from prometheus_client.metrics_core import Metric
+
+CONTENT_TYPE = CONTENT_TYPE_PLAIN_0_0_4
+
+REQUEST_SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300)
+TOKEN_SECONDS = (0.001, 0.002, 0.005, 0.01, 0.02, 0.03, 0.05, 0.075, 0.1, 0.15, 0.25, 0.5, 1, 2.5)
+BATCH_TOKENS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024, 2048, 4096)
+BUILD_LABELS = ("version", "generation", "model", "weights", "tokenizer", "template", "server")
+
+
+class EngineState(Protocol):
+    """What is read from the engine when somebody asks for the metrics."""
+
+    @property
+    def num_running(self) -> int: ...
+    @property
+    def num_waiting(self) -> int: ...
+    @property
+    def num_used_blocks(self) -> int: ...
+    @property
+    def num_free_blocks(self) -> int: ...
+
+
+class Metrics:
+    """All series, in a registry of their own. Methods may be called from any thread.
+
+    Labels take few values: `route` is the route's pattern, never a path that a client made up.
+    """
+
+    def __init__(self) -> None:
+        self._registry = CollectorRegistry()
+        ProcessCollector(registry=self._registry)
+        PlatformCollector(registry=self._registry)
+        self._define_request_series()
+        self._define_token_series()
+        self._define_engine_series()
+        self._build = self._gauge(
+            "appliance_build_info", "What is running; always 1.", *BUILD_LABELS
+        )
+        self._ready = self._gauge("appliance_ready", "1 while requests are answered, else 0.")
+
+    def _define_request_series(self) -> None:
+        self._requests = self._counter(
+            "appliance_requests_total", "HTTP requests answered.", "route", "status"
+        )
+        self._request_duration = self._histogram(
+            "appliance_request_duration_seconds",
+            "From a request's arrival to the end of its answer.",
+            REQUEST_SECONDS,
+            "route",
+        )
+        self._rejections = self._counter(
+            "appliance_rejected_requests_total", "Requests refused, by error code.", "reason"
+        )
+
+    def _define_token_series(self) -> None:
+        self._prompt_tokens = self._counter(
+            "appliance_prompt_tokens_total", "Tokens of accepted prompts."
+        )
+        self._generated_tokens = self._counter(
+            "appliance_generated_tokens_total", "Tokens sampled for answers."
+        )
+        self._first_token = self._histogram(
+            "appliance_first_token_seconds",
+            "From a sequence's submission to its first token.",
+            REQUEST_SECONDS,
+        )
+        self._token_interval = self._histogram(
+            "appliance_token_interval_seconds",
+            "Between two tokens of one sequence.",
+            TOKEN_SECONDS,
+        )
+
+    def _define_engine_series(self) -> None:
+        self._finished = self._counter(
+            "appliance_finished_sequences_total", "Sequences ended, by reason.", "reason"
+        )
+        self._engine_failures = self._counter(
+            "appliance_engine_failures_total", "Answers lost to a failure of the engine."
+        )
+        self._step_duration = self._histogram(
+            "appliance_step_duration_seconds", "Length of an engine step.", TOKEN_SECONDS
+        )
+        self._step_tokens = self._histogram(
+            "appliance_step_tokens", "Tokens that an engine step computed.", BATCH_TOKENS
+        )
+        self._running = self._gauge("appliance_running_sequences", "Sequences being computed.")
+        self._waiting = self._gauge("appliance_waiting_sequences", "Sequences in the queue.")
+        self._used_blocks = self._gauge("appliance_kv_used_blocks", "Key-value blocks taken.")
+        self._total_blocks = self._gauge("appliance_kv_total_blocks", "Key-value blocks in all.")
+
+    def _counter(self, name: str, help_text: str, *labels: str) -> Counter:
+        return Counter(name, help_text, labels, registry=self._registry)
+
+    def _gauge(self, name: str, help_text: str, *labels: str) -> Gauge:
+        return Gauge(name, help_text, labels, registry=self._registry)
+
+    def _histogram(
+        self, name: str, help_text: str, buckets: tuple[float, ...], *labels: str
+    ) -> Histogram:
+        return Histogram(name, help_text, labels, registry=self._registry, buckets=buckets)
+
+    def describe_build(self, labels: Mapping[str, str | None]) -> None:
+        """What is running, by BUILD_LABELS; an absent one is shown as empty."""
+        self._build.clear()
+        self._build.labels(*(labels.get(name) or "" for name in BUILD_LABELS)).set(1)
+
+    def set_ready(self, *, is_ready: bool) -> None:
+        self._ready.set(int(is_ready))
+
+    def watch_engine(self, engine: EngineState) -> None:
+        """Read the engine's gauges at each scrape: a step's report would be stale when it idles."""
+        self._running.set_function(lambda: engine.num_running)
+        self._waiting.set_function(lambda: engine.num_waiting)
+        self._used_blocks.set_function(lambda: engine.num_used_blocks)
+        self._total_blocks.set_function(lambda: engine.num_used_blocks + engine.num_free_blocks)
+
+    def observe_request(self, route: str, status: int, duration_s: float) -> None:
+        self._requests.labels(route, str(status)).inc()
+        self._request_duration.labels(route).observe(duration_s)
+
+    def count_rejection(self, reason: str) -> None:
+        """`reason` is the stable code of the error."""
+        self._rejections.labels(reason).inc()
+
+    def count_prompt_tokens(self, num_tokens: int) -> None:
+        self._prompt_tokens.inc(num_tokens)
+
+    def observe_first_token(self, duration_s: float) -> None:
+        """The first token of a sequence; it counts as generated."""
+        self._generated_tokens.inc()
+        self._first_token.observe(duration_s)
+
+    def observe_next_token(self, interval_s: float) -> None:
+        """A later token of a sequence; it counts as generated."""
+        self._generated_tokens.inc()
+        self._token_interval.observe(interval_s)
+
+    def count_finished_sequence(self, reason: str) -> None:
+        """`reason` is a FinishReason; cancelled and failed sequences are counted here."""
+        self._finished.labels(reason).inc()
+
+    def count_engine_failure(self) -> None:
+        self._engine_failures.inc()
+
+    def on_step(
+        self,
+        num_tokens: int,
+        duration_s: float,
+        _num_running: int,
+        _num_waiting: int,
+        _num_used_blocks: int,
+        /,
+    ) -> None:
+        """The engine's observer. Its gauges are read by `watch_engine`, not taken from here."""
+        self._step_tokens.observe(num_tokens)
+        self._step_duration.observe(duration_s)
+
+    def render(self) -> bytes:
+        """Everything in Prometheus' text format; serve it as CONTENT_TYPE."""
+        return generate_latest(self)
+
+    def collect(self) -> Iterator[Metric]:
+        """Without the `_created` twin that the library adds to each series."""
+        for metric in self._registry.collect():
+            metric.samples = [s for s in metric.samples if not s.name.endswith("_created")]
+            yield metric

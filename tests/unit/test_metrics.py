@@ -1,0 +1,122 @@
+"""Every series has our name, counts what it says, and is current at each scrape."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+import pytest
+from prometheus_client.parser import text_string_to_metric_families
+
+from appliance.metrics import BUILD_LABELS, CONTENT_TYPE, Metrics
+
+
+@dataclass
+class FakeEngine:
+    num_running: int = 2
+    num_waiting: int = 3
+    num_used_blocks: int = 10
+    num_free_blocks: int = 90
+
+
+def value(metrics: Metrics, sample: str, **labels: str) -> float | None:
+    for family in text_string_to_metric_families(metrics.render().decode()):
+        for found in family.samples:
+            if found.name == sample and found.labels == labels:
+                return float(found.value)
+    return None
+
+
+def test_requests_are_counted_by_route_and_status() -> None:
+    metrics = Metrics()
+    metrics.observe_request("/generate", 200, 0.3)
+    metrics.observe_request("/generate", 200, 0.5)
+    metrics.observe_request("/generate", 400, 0.1)
+    assert value(metrics, "appliance_requests_total", route="/generate", status="200") == 2
+    assert value(metrics, "appliance_requests_total", route="/generate", status="400") == 1
+    name = "appliance_request_duration_seconds"
+    assert value(metrics, f"{name}_count", route="/generate") == 3
+    assert value(metrics, f"{name}_sum", route="/generate") == pytest.approx(0.9)
+
+
+def test_tokens_are_counted_as_they_come() -> None:
+    metrics = Metrics()
+    metrics.count_prompt_tokens(12)
+    metrics.observe_first_token(0.2)
+    metrics.observe_next_token(0.02)
+    metrics.observe_next_token(0.03)
+    assert value(metrics, "appliance_prompt_tokens_total") == 12
+    assert value(metrics, "appliance_generated_tokens_total") == 3
+    assert value(metrics, "appliance_first_token_seconds_count") == 1
+    assert value(metrics, "appliance_token_interval_seconds_sum") == pytest.approx(0.05)
+
+
+def test_ends_rejections_and_failures_are_counted_by_reason() -> None:
+    metrics = Metrics()
+    metrics.count_finished_sequence("cancelled")
+    metrics.count_rejection("server_overloaded")
+    metrics.count_engine_failure()
+    assert value(metrics, "appliance_finished_sequences_total", reason="cancelled") == 1
+    assert value(metrics, "appliance_rejected_requests_total", reason="server_overloaded") == 1
+    assert value(metrics, "appliance_engine_failures_total") == 1
+
+
+def test_steps_are_observed() -> None:
+    metrics = Metrics()
+    metrics.on_step(64, 0.25, 1, 0, 5)
+    assert value(metrics, "appliance_step_tokens_sum") == 64
+    assert value(metrics, "appliance_step_duration_seconds_sum") == 0.25
+
+
+def test_the_engines_gauges_are_read_at_the_scrape() -> None:
+    metrics, engine = Metrics(), FakeEngine()
+    metrics.watch_engine(engine)
+    assert value(metrics, "appliance_running_sequences") == 2
+    assert value(metrics, "appliance_waiting_sequences") == 3
+    assert value(metrics, "appliance_kv_used_blocks") == 10
+    assert value(metrics, "appliance_kv_total_blocks") == 100
+    engine.num_used_blocks, engine.num_free_blocks = 0, 100
+    assert value(metrics, "appliance_kv_used_blocks") == 0
+    assert value(metrics, "appliance_kv_total_blocks") == 100
+
+
+def test_the_build_is_one_series_that_says_what_runs() -> None:
+    metrics = Metrics()
+    metrics.describe_build({"version": "1", "model": "tiny", "template": None})
+    metrics.describe_build({"version": "2", "model": "tiny", "template": None})
+    labels = dict.fromkeys(BUILD_LABELS, "") | {"version": "2", "model": "tiny"}
+    assert value(metrics, "appliance_build_info", **labels) == 1
+    assert metrics.render().count(b"\nappliance_build_info{") == 1
+
+
+def test_readiness_goes_both_ways() -> None:
+    metrics = Metrics()
+    assert value(metrics, "appliance_ready") == 0
+    metrics.set_ready(is_ready=True)
+    assert value(metrics, "appliance_ready") == 1
+    metrics.set_ready(is_ready=False)
+    assert value(metrics, "appliance_ready") == 0
+
+
+def test_every_series_bears_our_name_or_is_the_processs() -> None:
+    metrics = Metrics()
+    metrics.observe_request("/", 200, 1)
+    metrics.count_finished_sequence("stop")
+    names = re.findall(r"^# TYPE (\S+) (\S+)$", metrics.render().decode(), re.MULTILINE)
+    ours = [(name, kind) for name, kind in names if name.startswith("appliance_")]
+    others = [
+        name for name, _ in names if not name.startswith(("appliance_", "process_", "python_"))
+    ]
+    assert others == []
+    assert all(name.endswith("_total") == (kind == "counter") for name, kind in ours)
+    assert not any(name.endswith("_created") for name, _ in names)
+
+
+def test_two_metrics_do_not_share_a_registry() -> None:
+    first, second = Metrics(), Metrics()
+    first.count_engine_failure()
+    assert value(second, "appliance_engine_failures_total") == 0
+
+
+def test_the_content_type_is_that_of_the_text_format() -> None:
+    assert CONTENT_TYPE == "text/plain; version=0.0.4; charset=utf-8"

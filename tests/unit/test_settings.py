@@ -1,0 +1,127 @@
+"""Settings come from flags, then APPLIANCE_ variables, then familiar names; a bad one is named."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import FrozenInstanceError, fields
+from pathlib import Path
+
+import pytest
+
+from appliance.errors import SettingsError
+from appliance.settings import PREFIX, Settings, load_settings, parse_setting, variable_name
+
+SOME_TEXT = {"int": "4096", "float": "1.5", "Path": "/models/x", "str": "words", "tuple": "a,b"}
+
+
+def test_without_an_environment_the_defaults_hold() -> None:
+    assert load_settings({}) == Settings()
+    assert (Settings().host, Settings().port) == ("127.0.0.1", 8000)
+
+
+def test_there_are_at_most_about_thirty_settings() -> None:
+    assert len(fields(Settings)) <= 32
+
+
+@pytest.mark.parametrize("field", fields(Settings), ids=lambda field: field.name)
+def test_every_setting_has_a_variable_and_a_help_text(field: object) -> None:
+    spec = next(each for each in fields(Settings) if each == field)
+    kind = re.split(r"\W", str(spec.type))[0]
+    text = spec.metadata["choices"][-1] if spec.metadata["choices"] else SOME_TEXT[kind]
+    found = getattr(load_settings({variable_name(spec.name): text}), spec.name)
+    assert found == parse_setting("test", spec.name, text)
+    assert spec.metadata["help"]
+
+
+def test_every_default_is_a_value_one_could_have_set() -> None:
+    for field in fields(Settings):
+        if isinstance(field.default, str | int | float):
+            assert parse_setting("default", field.name, str(field.default)) == field.default
+
+
+@pytest.mark.parametrize(
+    ("variable", "name", "value"),
+    [
+        ("MODEL_PATH", "model_path", Path("/models/x")),
+        ("HOST", "host", "0.0.0.0"),  # noqa: S104 - a value, not bound
+        ("PORT", "port", 9000),
+    ],
+)
+def test_familiar_names_are_accepted(variable: str, name: str, value: object) -> None:
+    assert getattr(load_settings({variable: str(value)}), name) == value
+
+
+def test_our_variable_wins_over_the_familiar_one_and_a_flag_over_both() -> None:
+    environment = {"PORT": "1", "APPLIANCE_PORT": "2"}
+    assert load_settings(environment).port == 2
+    assert load_settings(environment, port=3).port == 3
+    assert load_settings(environment, port=None).port == 2
+
+
+def test_an_empty_variable_counts_as_not_set() -> None:
+    assert load_settings({"APPLIANCE_PORT": "", "MODEL_PATH": ""}) == Settings()
+
+
+def test_an_unknown_variable_is_refused_and_the_known_are_listed() -> None:
+    with pytest.raises(SettingsError, match="APPLIANCE_PROT is not a setting") as refusal:
+        load_settings({"APPLIANCE_PROT": "8000"})
+    for field in fields(Settings):
+        assert PREFIX + field.name.upper() in refusal.value.message
+
+
+def test_variables_of_others_are_ignored() -> None:
+    environment = {"LLAMA_PORT": "tcp://10.0.0.1:80", "PATH": "/bin", "APPLIANCES": "toaster"}
+    assert load_settings(environment) == Settings()
+
+
+def test_hosts_are_split_at_commas() -> None:
+    found = load_settings({"APPLIANCE_ALLOWED_HOSTS": " a.example, b.example ,"})
+    assert found.allowed_hosts == ("a.example", "b.example")
+
+
+@pytest.mark.parametrize(
+    ("variable", "text", "message"),
+    [
+        ("APPLIANCE_PORT", "many", r"APPLIANCE_PORT is 'many', which is not a whole number"),
+        ("PORT", "tcp://10.0.0.1:80", r"^PORT is 'tcp://10\.0\.0\.1:80', which is not a whole"),
+        ("APPLIANCE_PORT", "-1", r"must be at least 0"),
+        ("APPLIANCE_PORT", "65536", r"a port is at most 65535"),
+        ("APPLIANCE_PORT", "80.5", r"not a whole number"),
+        ("APPLIANCE_QUEUE_TIMEOUT_S", "soon", r"'soon', which is not a number"),
+        ("APPLIANCE_QUEUE_TIMEOUT_S", "nan", r"must be at least 0"),
+        ("APPLIANCE_QUEUE_TIMEOUT_S", "-0.1", r"must be at least 0"),
+        ("APPLIANCE_THREADS", "0", r"must be at least 1"),
+        ("APPLIANCE_ENGINE", "warp", r"one of auto, torch, transformers"),
+        ("APPLIANCE_DEVICE", "tpu", r"one of auto, cpu, cuda"),
+        ("APPLIANCE_DTYPE", "int8", r"one of auto, float32, bfloat16"),
+        ("APPLIANCE_LOG_LEVEL", "INFO", r"one of debug, info, warning, error"),
+        ("APPLIANCE_MAX_BODY_BYTES", "1", r"at least 1024"),
+    ],
+)
+def test_a_bad_value_is_refused_with_its_source_and_the_limit(
+    variable: str, text: str, message: str
+) -> None:
+    with pytest.raises(SettingsError, match=message) as refusal:
+        load_settings({variable: text})
+    assert variable in refusal.value.message
+
+
+def test_settings_cannot_be_changed() -> None:
+    settings = Settings()
+    with pytest.raises(FrozenInstanceError):
+        settings.port = 1  # type: ignore[misc]
+
+
+@pytest.mark.parametrize(
+    ("environment", "cache_dir"),
+    [
+        ({}, None),
+        ({"HOME": "/home/u"}, Path("/home/u/.cache/appliance")),
+        ({"HOME": "/home/u", "XDG_CACHE_HOME": "/cache"}, Path("/cache/appliance")),
+        ({"HOME": "/home/u", "APPLIANCE_CACHE_DIR": "/mine"}, Path("/mine")),
+    ],
+)
+def test_the_cache_lies_where_users_keep_caches(
+    environment: dict[str, str], cache_dir: Path | None
+) -> None:
+    assert load_settings(environment).cache_dir == cache_dir
