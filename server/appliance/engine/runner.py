@@ -27,13 +27,13 @@ class RunnerInfo:
 
 
 class Runner(Protocol):
-    """Computes batches. Called from the engine thread only; keys and values live in it, addressed by block tables."""
+    """Computes batches, on the engine thread only. Keys and values live in it, in blocks."""
 
     @property
     def info(self) -> RunnerInfo: ...
 
     def forward(self, batch: Batch) -> list[ChunkOutput]:
-        """One output a chunk, in order. The keys and values of every token of the batch are cached on return."""
+        """One output a chunk, in order; on return, keys and values of every token are cached."""
 
     def release(self, sequence_id: int) -> None:
         """Forget whatever is kept for a sequence outside the block cache; unknown ids are fine."""

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 FloatArray = NDArray[np.float32]
+DoubleArray = NDArray[np.float64]
 
 
 class FinishReason(StrEnum):
@@ -24,7 +25,7 @@ class FinishReason(StrEnum):
 
 
 class Constraint(Protocol):
-    """A grammar's view of one sequence: which tokens may come next. Called from the engine thread only."""
+    """A grammar's view of one sequence: which tokens may come next. For the engine thread only."""
 
     def apply(self, logits: FloatArray) -> None:
         """Set the logits [V] of forbidden tokens to minus infinity, in place."""
@@ -39,7 +40,7 @@ class Constraint(Protocol):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SamplingParams:
-    """How to choose tokens. `temperature` 0 is greedy; `seed` is always concrete, so every answer can be repeated."""
+    """How to choose tokens. `temperature` 0 is greedy; the seed makes every answer repeatable."""
 
     max_new_tokens: int
     seed: int
@@ -67,13 +68,19 @@ class TokenLogprobs:
 
 @dataclass(frozen=True, slots=True)
 class TokenEvent:
-    """What one engine step says about one sequence. The last event of a sequence carries `finish_reason`."""
+    """What a step says about one sequence. The last event of a sequence carries `finish_reason`.
+
+    A stop token is reported like any other, with finish_reason STOP; whoever makes text leaves it
+    out. A completed grammar also ends in STOP, but its last token is part of the answer:
+    `stop_token_ids` tells the two apart.
+    """
 
     sequence_id: int
     token_id: int | None = None
     logprobs: TokenLogprobs | None = None
     finish_reason: FinishReason | None = None
-    prompt_logprobs: tuple[TokenLogprobs | None, ...] | None = None  # on the first event, when asked for
+    # On the first event, when asked for; nothing precedes the first token, so it has None.
+    prompt_logprobs: tuple[TokenLogprobs | None, ...] | None = None
     embedding: FloatArray | None = None  # [H], on the only event of a pooled sequence
 
 
@@ -88,8 +95,11 @@ class Sequence:
     is_pooled: bool = False  # an embedding: prefill only, the mean of the final hidden states
     token_ids: list[int] = field(default_factory=list)  # prompt and new tokens
     num_cached_tokens: int = 0  # leading tokens whose keys and values are in the cache
-    block_table: list[int] = field(default_factory=list)
+    block_table: list[int] = field(default_factory=list)  # all `max_tokens` while it runs
     arrived_at_s: float = 0.0
+    # Gathered chunk by chunk: of the prompt, and [H] when pooled.
+    prompt_logprobs: list[TokenLogprobs | None] = field(default_factory=list)
+    hidden_sum: DoubleArray | None = None
 
     def __post_init__(self) -> None:
         if not self.token_ids:
@@ -106,7 +116,23 @@ class Sequence:
     @property
     def max_tokens(self) -> int:
         """The most tokens this sequence can ever hold: what admission reserves."""
-        return len(self.prompt_ids) + self.params.max_new_tokens
+        return len(self.prompt_ids) + (0 if self.is_pooled else self.params.max_new_tokens)
+
+    def make_event(
+        self,
+        token_id: int | None,
+        logprobs: TokenLogprobs | None,
+        finish_reason: FinishReason | None,
+    ) -> TokenEvent:
+        """What a computed step says; the first event carries the prompt's log-probabilities."""
+        prompt_logprobs, embedding = None, None
+        if self.params.num_prompt_logprobs is not None and self.num_new_tokens <= 1:
+            prompt_logprobs = tuple(self.prompt_logprobs or [None])
+        if self.hidden_sum is not None:
+            embedding = (self.hidden_sum / len(self.prompt_ids)).astype(np.float32)
+        return TokenEvent(
+            self.sequence_id, token_id, logprobs, finish_reason, prompt_logprobs, embedding
+        )
 
 
 class LogitRows(StrEnum):
@@ -130,6 +156,13 @@ class Chunk:
     def token_ids(self) -> list[int]:
         return self.sequence.token_ids[self.start : self.start + self.length]
 
+    @property
+    def is_sampled(self) -> bool:
+        """True when it reaches the end of what is known and a new token is wanted."""
+        sequence = self.sequence
+        reaches_end = self.start + self.length == len(sequence.token_ids)
+        return reaches_end and not sequence.is_pooled and sequence.params.max_new_tokens > 0
+
 
 @dataclass(frozen=True, slots=True)
 class Batch:
@@ -144,7 +177,9 @@ class Batch:
 
 @dataclass(frozen=True, slots=True)
 class ChunkOutput:
-    """The result for one chunk: logits [R, V] for the rows asked for; the sum of final hidden states [H] if pooled."""
+    """The result for one chunk: logits [R, V] of the rows asked for; if pooled, the sum of the
+    final hidden states [H], best in float64: then chunk sizes leave an embedding's bits alone.
+    """
 
     logits: FloatArray | None = None
-    hidden_sum: FloatArray | None = None
+    hidden_sum: FloatArray | DoubleArray | None = None

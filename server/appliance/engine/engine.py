@@ -1,0 +1,327 @@
+"""The engine thread and its bridge to asyncio: submit, cancel, step, and streams of events."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import logging
+import threading
+import time
+from typing import TYPE_CHECKING, Protocol
+
+from appliance.engine.kv_cache import BlockAllocator
+from appliance.engine.sampler import choose
+from appliance.engine.scheduler import Scheduler
+from appliance.engine.sequence import (
+    Batch,
+    Constraint,
+    FinishReason,
+    SamplingParams,
+    Sequence,
+    TokenEvent,
+    TokenLogprobs,
+)
+from appliance.engine.stream import SequenceStream, push_all
+from appliance.errors import InvalidRequest, NotReady
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+    from appliance.engine.runner import Runner
+
+logger = logging.getLogger(__name__)
+
+MAX_FAILED_STEPS = 3  # in a row, until the engine calls itself failed
+CANCEL_TIMEOUT_S = 5.0  # how long a drain waits for what it cancelled
+
+
+class EngineObserver(Protocol):
+    """Told about every step, on the engine thread."""
+
+    def on_step(
+        self,
+        num_tokens: int,
+        duration_s: float,
+        num_running: int,
+        num_waiting: int,
+        num_used_blocks: int,
+        /,
+    ) -> None: ...
+
+
+class Engine:
+    """Runs sequences in batches. One thread owns the runner and the sequences that run.
+
+    `submit`, `cancel` and the properties are for the event loop; `step` is for the thread, or for a
+    test that does not start it. The lock guards queue and cancellations, never a forward pass.
+    """
+
+    def __init__(  # noqa: PLR0913 - called once, by name
+        self,
+        runner: Runner,
+        *,
+        max_batch_tokens: int,
+        max_sequences: int,
+        max_queued: int,
+        queue_timeout_s: float,
+        observer: EngineObserver | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        info = runner.info
+        self._allocator = BlockAllocator(num_blocks=info.num_blocks, block_size=info.block_size)
+        self._scheduler = Scheduler(
+            self._allocator,
+            max_batch_tokens=max_batch_tokens,
+            max_sequences=max_sequences,
+            max_queued=max_queued,
+            queue_timeout_s=queue_timeout_s,
+            max_context_tokens=info.max_context_tokens,
+            clock=clock,
+        )
+        self._runner = runner
+        self._observer = observer
+        self._clock = clock
+        self._wakeup = threading.Condition()
+        self._thread: threading.Thread | None = None
+        self._is_accepting = True
+        self._is_stopping = False
+        self._sequence_ids = itertools.count(1)
+        self._streams: dict[int, SequenceStream] = {}  # of the sequences without a final event
+        self._cancelled_ids: list[int] = []
+        self._num_failed_steps = 0
+        self._last_step_at = self._busy_since = clock()
+
+    @property
+    def max_context_tokens(self) -> int:
+        """Prompt and new tokens of one sequence at most: what the model and the cache can hold."""
+        return self._scheduler.max_context_tokens
+
+    @property
+    def num_running(self) -> int:
+        return self._scheduler.num_running
+
+    @property
+    def num_waiting(self) -> int:
+        return self._scheduler.num_waiting
+
+    @property
+    def num_used_blocks(self) -> int:
+        return self._allocator.num_used_blocks
+
+    @property
+    def num_free_blocks(self) -> int:
+        return self._allocator.num_free_blocks
+
+    @property
+    def last_step_at(self) -> float:
+        """When the last step ended, on the engine's clock."""
+        return self._last_step_at
+
+    @property
+    def has_failed(self) -> bool:
+        """True while the latest steps all failed; one that succeeds clears it."""
+        return self._num_failed_steps >= MAX_FAILED_STEPS
+
+    def is_stalled(self, after_s: float) -> bool:
+        """True when there is work and no step has ended for `after_s` seconds."""
+        progress_at = max(self._last_step_at, self._busy_since)
+        return self._scheduler.has_work and self._clock() - progress_at >= after_s
+
+    def submit(
+        self,
+        prompt_ids: Iterable[int],
+        params: SamplingParams,
+        constraint: Constraint | None = None,
+        *,
+        is_pooled: bool = False,
+    ) -> SequenceStream:
+        """Queue a sequence and return its events; raises InvalidRequest, Overloaded or NotReady."""
+        sequence = Sequence(
+            sequence_id=next(self._sequence_ids),
+            prompt_ids=tuple(prompt_ids),
+            params=params,
+            constraint=constraint,
+            is_pooled=is_pooled,
+        )
+        check_token_ids(sequence, self._runner.info.vocab_size)
+        stream = SequenceStream(sequence.sequence_id, asyncio.get_running_loop(), self.cancel)
+        with self._wakeup:
+            if not self._is_accepting:
+                raise NotReady("The server is shutting down. Try again in a moment.")
+            if not self._scheduler.has_work:
+                self._busy_since = self._clock()
+            self._scheduler.submit(sequence)
+            self._streams[sequence.sequence_id] = stream
+            self._wakeup.notify_all()
+        return stream
+
+    def cancel(self, sequence_id: int) -> None:
+        """Have the next step drop a sequence; one that has ended is left alone. For any thread."""
+        with self._wakeup:
+            if sequence_id in self._streams:
+                self._cancelled_ids.append(sequence_id)
+                self._wakeup.notify_all()
+
+    async def drain(self, timeout_s: float) -> None:
+        """Accept no more, let what is here finish for `timeout_s` seconds, then cancel the rest."""
+        with self._wakeup:
+            self._is_accepting = False
+            streams = list(self._streams.values())
+        if not streams:
+            return
+        unfinished = {stream.finished for stream in streams}
+        _, unfinished = await asyncio.wait(unfinished, timeout=timeout_s)
+        for stream in streams:
+            stream.cancel()
+        if unfinished:
+            await asyncio.wait(unfinished, timeout=CANCEL_TIMEOUT_S)
+
+    def start(self) -> None:
+        self._thread = threading.Thread(target=self._run, name="engine", daemon=True)
+        self._thread.start()
+
+    def stop(self, timeout_s: float = 10.0) -> None:
+        """End the thread after the step it is in; what is still here ends as cancelled."""
+        with self._wakeup:
+            self._is_accepting = False
+            self._is_stopping = True
+            self._wakeup.notify_all()
+        if self._thread is None:
+            self._end_all(FinishReason.CANCELLED)
+            return
+        self._thread.join(timeout_s)
+        # Stuck in a forward pass, its thread keeps the sequences: tell their readers at least.
+        self._deliver(
+            [TokenEvent(id_, finish_reason=FinishReason.CANCELLED) for id_ in list(self._streams)]
+        )
+
+    def step(self) -> list[TokenEvent]:
+        """One forward pass for whoever is next; returns the events it delivered."""
+        started_at = self._clock()
+        with self._wakeup:
+            cancelled_ids, self._cancelled_ids = self._cancelled_ids, []
+            dropped = {
+                sequence_id: FinishReason.CANCELLED
+                for sequence_id in cancelled_ids
+                if self._scheduler.cancel(sequence_id)
+            }
+            batch = self._scheduler.schedule()
+            for sequence in self._scheduler.expire():
+                dropped[sequence.sequence_id] = FinishReason.TIMED_OUT
+        events = [self._end(sequence_id, reason) for sequence_id, reason in dropped.items()]
+        if batch is not None:
+            events += self._compute(batch)
+        self._last_step_at = self._clock()
+        self._deliver(events)
+        if batch is not None:
+            self._report(batch, self._last_step_at - started_at)
+        return events
+
+    def _run(self) -> None:
+        try:
+            while self._wait_for_work():
+                try:
+                    self.step()
+                except Exception:
+                    logger.exception("an engine step failed; every sequence ends")
+                    self._num_failed_steps += 1
+                    self._end_all(FinishReason.FAILED)
+        finally:
+            self._is_accepting = False
+            self._end_all(FinishReason.CANCELLED)
+
+    def _wait_for_work(self) -> bool:
+        """Sleep until there is something to do; False when that is to stop."""
+        with self._wakeup:
+            while not (self._is_stopping or self._cancelled_ids or self._scheduler.has_work):
+                self._wakeup.wait()
+            return not self._is_stopping
+
+    def _compute(self, batch: Batch) -> list[TokenEvent]:
+        sequence_ids = [chunk.sequence.sequence_id for chunk in batch.chunks]
+        try:
+            outputs = self._runner.forward(batch)
+        except Exception:
+            logger.exception("a forward pass failed", extra={"sequence_ids": sequence_ids})
+            self._num_failed_steps += 1
+            return [self._fail(sequence_id) for sequence_id in sequence_ids]
+        self._num_failed_steps = 0
+        events: list[TokenEvent] = []
+        choices: list[tuple[int | None, TokenLogprobs | None]] = []
+        for chunk, output, sequence_id in zip(batch.chunks, outputs, sequence_ids, strict=True):
+            try:
+                choices.append(choose(chunk, output))
+            except Exception:
+                logger.exception("no token can be chosen", extra={"sequence_ids": [sequence_id]})
+                choices.append((None, None))
+                events.append(self._fail(sequence_id))
+        reasons = self._scheduler.commit(batch, [token_id for token_id, _ in choices])
+        for chunk, choice, reason in zip(batch.chunks, choices, reasons, strict=True):
+            if reason is not None:
+                self._runner.release(chunk.sequence.sequence_id)
+            if reason is not None or choice[0] is not None:
+                events.append(chunk.sequence.make_event(*choice, reason))
+        return events
+
+    def _fail(self, sequence_id: int) -> TokenEvent:
+        self._scheduler.cancel(sequence_id)
+        return self._end(sequence_id, FinishReason.FAILED)
+
+    def _end(self, sequence_id: int, reason: FinishReason) -> TokenEvent:
+        self._runner.release(sequence_id)
+        return TokenEvent(sequence_id, finish_reason=reason)
+
+    def _end_all(self, reason: FinishReason) -> None:
+        with self._wakeup:
+            for sequence in list(self._scheduler.sequences):
+                self._scheduler.cancel(sequence.sequence_id)
+            sequence_ids = list(self._streams)
+        self._deliver(
+            [TokenEvent(sequence_id, finish_reason=reason) for sequence_id in sequence_ids]
+        )
+        for sequence_id in sequence_ids:
+            self._runner.release(sequence_id)
+
+    def _report(self, batch: Batch, duration_s: float) -> None:
+        if self._observer is not None:
+            self._observer.on_step(
+                batch.num_tokens,
+                duration_s,
+                self.num_running,
+                self.num_waiting,
+                self.num_used_blocks,
+            )
+
+    def _deliver(self, events: list[TokenEvent]) -> None:
+        """Hand events to their streams with one call into the event loop (into each, in tests)."""
+        deliveries: dict[asyncio.AbstractEventLoop, list[tuple[SequenceStream, TokenEvent]]] = {}
+        for event in events:
+            take = self._streams.get if event.finish_reason is None else self._streams.pop
+            stream = take(event.sequence_id, None)
+            if stream is not None:
+                deliveries.setdefault(stream.loop, []).append((stream, event))
+        for loop, pairs in deliveries.items():
+            try:
+                loop.call_soon_threadsafe(push_all, pairs)
+            except RuntimeError:  # the loop is closed: nobody is left to read
+                for stream, _ in pairs:
+                    stream.cancel()
+
+
+def check_token_ids(sequence: Sequence, vocab_size: int) -> None:
+    """Refuse what would make the forward pass fail for everybody in the batch."""
+    known = range(vocab_size)
+    if not sequence.prompt_ids:
+        raise InvalidRequest("The prompt is empty. Send at least one token.", param="prompt")
+    for token_id in (min(sequence.prompt_ids), max(sequence.prompt_ids)):
+        if token_id not in known:
+            raise InvalidRequest(
+                f"The prompt holds token id {token_id}; the model's are 0 to {vocab_size - 1}.",
+                param="prompt",
+            )
+    for token_id in sequence.params.logit_bias:
+        if token_id not in known:
+            raise InvalidRequest(
+                f"logit_bias names token id {token_id}; the model's are 0 to {vocab_size - 1}.",
+                param="logit_bias",
+            )

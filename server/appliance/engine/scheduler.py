@@ -1,0 +1,182 @@
+"""Which sequences the next forward pass computes: decodes first, then prompts as they came."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Iterator
+from itertools import chain
+
+from appliance.engine.kv_cache import BlockAllocator
+from appliance.engine.sequence import Batch, Chunk, FinishReason, LogitRows, Sequence
+from appliance.errors import ContextLengthExceeded, Overloaded
+
+
+class Scheduler:
+    """Owns every live sequence: waiting ones hold no blocks, running ones all they can ever need.
+
+    A sequence is admitted when the batch has a token left for it: no more run than a batch has
+    tokens, every decode fits, and the oldest prompt always advances. Admission is first come, first
+    served: a large sequence at the head of the queue waits for blocks and nobody overtakes it.
+    """
+
+    def __init__(  # noqa: PLR0913 - called once, by name
+        self,
+        allocator: BlockAllocator,
+        *,
+        max_batch_tokens: int,
+        max_sequences: int,
+        max_queued: int,
+        queue_timeout_s: float,
+        max_context_tokens: int | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.allocator = allocator
+        self.max_batch_tokens = max_batch_tokens
+        self.max_sequences = max_sequences
+        self.max_queued = max_queued
+        self.queue_timeout_s = queue_timeout_s
+        capacity = allocator.capacity_tokens
+        self.max_context_tokens = min(max_context_tokens or capacity, capacity)
+        self._clock = clock
+        self._waiting: dict[int, Sequence] = {}  # both in order of arrival
+        self._running: dict[int, Sequence] = {}
+
+    @property
+    def num_waiting(self) -> int:
+        return len(self._waiting)
+
+    @property
+    def num_running(self) -> int:
+        return len(self._running)
+
+    @property
+    def has_work(self) -> bool:
+        return bool(self._running or self._waiting)
+
+    @property
+    def sequences(self) -> Iterable[Sequence]:
+        """Every live sequence, running ones first."""
+        return chain(self._running.values(), self._waiting.values())
+
+    def submit(self, sequence: Sequence) -> None:
+        """Queue a sequence; raises when it could never run and when the queue is full.
+
+        Full means that `max_sequences` and `max_queued` are here together: free places count.
+        """
+        self._check_fits(sequence)
+        limit = self.max_sequences + self.max_queued
+        if len(self._running) + len(self._waiting) >= limit:
+            raise Overloaded(
+                f"The server is busy with {limit} completions, the most it takes. Try again soon."
+            )
+        sequence.arrived_at_s = self._clock()
+        self._waiting[sequence.sequence_id] = sequence
+
+    def cancel(self, sequence_id: int) -> bool:
+        """Drop a sequence at any stage and free its blocks; False when it is not here any more."""
+        sequence = self._running.pop(sequence_id, None) or self._waiting.pop(sequence_id, None)
+        if sequence is None:
+            return False
+        self.allocator.free(sequence)
+        return True
+
+    def expire(self) -> list[Sequence]:
+        """Drop those that waited too long. For after `schedule`, which admits what it can."""
+        deadline = self._clock() - self.queue_timeout_s
+        expired = []
+        for sequence in self._waiting.values():
+            if sequence.arrived_at_s > deadline:
+                break
+            expired.append(sequence)
+        for sequence in expired:
+            del self._waiting[sequence.sequence_id]
+        return expired
+
+    def schedule(self) -> Batch | None:
+        """The next forward pass, or None when there is nothing to compute."""
+        chunks: list[Chunk] = []
+        prefills: list[Sequence] = []
+        for sequence in self._running.values():
+            if len(sequence.token_ids) - sequence.num_cached_tokens == 1:
+                chunks.append(make_chunk(sequence, 1))
+            else:
+                prefills.append(sequence)
+        budget = self.max_batch_tokens - len(chunks)
+        candidates = chain(prefills, self._admit())
+        while budget > 0 and (candidate := next(candidates, None)) is not None:
+            chunks.append(make_chunk(candidate, budget))
+            budget -= chunks[-1].length
+        return Batch(tuple(chunks)) if chunks else None
+
+    def commit(self, batch: Batch, token_ids: Iterable[int | None]) -> list[FinishReason | None]:
+        """Record a computed batch and what was sampled from each chunk; free those that end.
+
+        A chunk whose sequence was dropped after it was scheduled is passed over.
+        """
+        reasons: list[FinishReason | None] = []
+        for chunk, token_id in zip(batch.chunks, token_ids, strict=True):
+            sequence = chunk.sequence
+            if sequence.sequence_id not in self._running:
+                reasons.append(None)
+                continue
+            sequence.num_cached_tokens = chunk.start + chunk.length
+            if token_id is not None:
+                sequence.token_ids.append(token_id)
+            reason = finish_reason(sequence, token_id)
+            if reason is not None:
+                del self._running[sequence.sequence_id]
+                self.allocator.free(sequence)
+            reasons.append(reason)
+        return reasons
+
+    def _admit(self) -> Iterator[Sequence]:
+        """Start waiting sequences one by one while blocks and places are left."""
+        while self._waiting and len(self._running) < self.max_sequences:
+            sequence = next(iter(self._waiting.values()))
+            if not self.allocator.can_allocate(sequence):
+                return
+            self.allocator.allocate(sequence)
+            self._running[sequence.sequence_id] = self._waiting.pop(sequence.sequence_id)
+            yield sequence
+
+    def _check_fits(self, sequence: Sequence) -> None:
+        if sequence.max_tokens > self.max_context_tokens:
+            num_prompt, num_all = sequence.num_prompt_tokens, sequence.max_tokens
+            raise ContextLengthExceeded(
+                f"This model's maximum context length is {self.max_context_tokens} tokens and the "
+                f"request needs {num_all}: {num_prompt} in the prompt and {num_all - num_prompt} "
+                "new ones. Shorten the prompt or ask for fewer new tokens."
+            )
+
+
+def make_chunk(sequence: Sequence, max_length: int) -> Chunk:
+    """The next tokens of a sequence that are not computed yet, at most `max_length`."""
+    start = sequence.num_cached_tokens
+    length = min(max_length, len(sequence.token_ids) - start)
+    return Chunk(sequence, start, length, rows_needed(sequence, start, start + length))
+
+
+def rows_needed(sequence: Sequence, start: int, end: int) -> LogitRows:
+    """Which rows of the chunk [start, end) are read: all for prompt logprobs, else at most one."""
+    params = sequence.params
+    if sequence.is_pooled:
+        return LogitRows.NONE
+    if params.num_prompt_logprobs is not None and start < len(sequence.prompt_ids) - 1:
+        return LogitRows.ALL
+    if end == len(sequence.token_ids) and params.max_new_tokens > 0:
+        return LogitRows.LAST
+    return LogitRows.NONE
+
+
+def finish_reason(sequence: Sequence, token_id: int | None) -> FinishReason | None:
+    """Whether a sequence ends with the token just appended; None: none was sampled."""
+    params = sequence.params
+    if token_id is None:
+        if sequence.num_cached_tokens < len(sequence.token_ids):
+            return None
+        return FinishReason.STOP if sequence.is_pooled else FinishReason.LENGTH
+    if token_id in params.stop_token_ids:
+        return FinishReason.STOP
+    if sequence.constraint is not None and sequence.constraint.is_complete:
+        return FinishReason.STOP
+    return FinishReason.LENGTH if sequence.num_new_tokens >= params.max_new_tokens else None

@@ -1,0 +1,63 @@
+"""The bridge from the engine thread to one reader: the events of one sequence as they come."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Callable
+
+from appliance.engine.sequence import TokenEvent
+
+
+class SequenceStream:
+    """The events of one sequence, for one reader on the event loop that submitted it.
+
+    It ends after the final event. Leaving early does not cancel: close it, best with
+    `contextlib.aclosing`.
+    """
+
+    __slots__ = ("_cancel", "_events", "_waiter", "finished", "loop", "sequence_id")
+
+    def __init__(
+        self, sequence_id: int, loop: asyncio.AbstractEventLoop, cancel: Callable[[int], None]
+    ) -> None:
+        self.sequence_id = sequence_id
+        self.loop = loop
+        self.finished: asyncio.Future[None] = loop.create_future()  # the final event has arrived
+        self._cancel = cancel
+        self._events: deque[TokenEvent] = deque()
+        self._waiter: asyncio.Future[None] | None = None
+
+    def __aiter__(self) -> SequenceStream:
+        return self
+
+    async def __anext__(self) -> TokenEvent:
+        while not self._events:
+            if self.finished.done():
+                raise StopAsyncIteration
+            self._waiter = self.loop.create_future()
+            try:
+                await self._waiter
+            finally:
+                self._waiter = None
+        return self._events.popleft()
+
+    def cancel(self) -> None:
+        """Have the sequence end soon; its final event says CANCELLED if it was not over already."""
+        self._cancel(self.sequence_id)
+
+    async def aclose(self) -> None:
+        self.cancel()
+
+    def push(self, event: TokenEvent) -> None:
+        """Hand the reader an event; called on the loop."""
+        self._events.append(event)
+        if event.finish_reason is not None:
+            self.finished.set_result(None)
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(None)
+
+
+def push_all(pairs: list[tuple[SequenceStream, TokenEvent]]) -> None:
+    for stream, event in pairs:
+        stream.push(event)

@@ -1,0 +1,244 @@
+"""Who is computed next, who waits, who is refused and who ends."""
+
+from __future__ import annotations
+
+import pytest
+
+from appliance.engine.kv_cache import BlockAllocator
+from appliance.engine.scheduler import Scheduler
+from appliance.engine.sequence import Batch, FinishReason, LogitRows, SamplingParams, Sequence
+from appliance.errors import ContextLengthExceeded, Overloaded
+from tests.fakes import FakeClock, FakeConstraint
+
+
+def make_scheduler(
+    *,
+    num_blocks: int = 32,
+    max_batch_tokens: int = 16,
+    max_sequences: int = 4,
+    max_queued: int = 8,
+    max_context_tokens: int | None = None,
+    clock: FakeClock | None = None,
+) -> Scheduler:
+    return Scheduler(
+        BlockAllocator(num_blocks=num_blocks, block_size=4),
+        max_batch_tokens=max_batch_tokens,
+        max_sequences=max_sequences,
+        max_queued=max_queued,
+        queue_timeout_s=10.0,
+        max_context_tokens=max_context_tokens,
+        clock=clock or FakeClock(),
+    )
+
+
+def make_sequence(
+    sequence_id: int,
+    num_prompt: int,
+    *,
+    max_new_tokens: int = 4,
+    is_pooled: bool = False,
+    num_prompt_logprobs: int | None = None,
+    stop_token_ids: frozenset[int] = frozenset(),
+) -> Sequence:
+    return Sequence(
+        sequence_id=sequence_id,
+        prompt_ids=tuple(range(num_prompt)),
+        params=SamplingParams(
+            max_new_tokens=max_new_tokens,
+            seed=0,
+            num_prompt_logprobs=num_prompt_logprobs,
+            stop_token_ids=stop_token_ids,
+        ),
+        is_pooled=is_pooled,
+    )
+
+
+def spans(batch: Batch | None) -> list[tuple[int, int, int]]:
+    """(sequence id, start, length) of each chunk."""
+    assert batch is not None
+    return [(chunk.sequence.sequence_id, chunk.start, chunk.length) for chunk in batch.chunks]
+
+
+def advance(scheduler: Scheduler, token_id: int = 9) -> list[FinishReason | None]:
+    """Compute one batch, sampling `token_id` wherever a token is due."""
+    batch = scheduler.schedule()
+    assert batch is not None
+    return scheduler.commit(batch, [token_id if c.is_sampled else None for c in batch.chunks])
+
+
+def test_there_is_nothing_to_compute_without_sequences() -> None:
+    assert make_scheduler().schedule() is None
+
+
+def test_a_long_prompt_is_computed_in_chunks_of_the_budget() -> None:
+    scheduler = make_scheduler(max_batch_tokens=16)
+    scheduler.submit(make_sequence(1, 40))
+    seen = []
+    for _ in range(3):
+        seen += spans(scheduler.schedule())
+        advance(scheduler)
+    assert seen == [(1, 0, 16), (1, 16, 16), (1, 32, 8)]
+
+
+def test_decodes_come_before_prompts_and_share_the_batch() -> None:
+    scheduler = make_scheduler(max_batch_tokens=8)
+    scheduler.submit(make_sequence(1, 4))
+    advance(scheduler)
+    scheduler.submit(make_sequence(2, 20))
+    assert spans(scheduler.schedule()) == [(1, 4, 1), (2, 0, 7)]
+
+
+def test_prompts_share_what_is_left_of_the_budget_in_order_of_arrival() -> None:
+    scheduler = make_scheduler(max_batch_tokens=8)
+    for sequence_id in (1, 2, 3):
+        scheduler.submit(make_sequence(sequence_id, 5))
+    assert spans(scheduler.schedule()) == [(1, 0, 5), (2, 0, 3)]
+    assert scheduler.num_waiting == 1
+
+
+def test_no_more_sequences_run_than_a_batch_has_tokens() -> None:
+    scheduler = make_scheduler(max_batch_tokens=2, max_sequences=32)
+    for sequence_id in range(4):
+        scheduler.submit(make_sequence(sequence_id, 1))
+    for _ in range(3):
+        batch = scheduler.schedule()
+        assert batch is not None
+        assert batch.num_tokens <= 2
+        advance(scheduler)
+    assert scheduler.num_running == 2
+
+
+def test_a_large_sequence_at_the_head_of_the_queue_is_not_overtaken() -> None:
+    scheduler = make_scheduler(num_blocks=8)
+    scheduler.submit(make_sequence(1, 16))
+    scheduler.schedule()
+    scheduler.submit(make_sequence(2, 28))
+    scheduler.submit(make_sequence(3, 1))
+    advance(scheduler)
+    assert (scheduler.num_running, scheduler.num_waiting) == (1, 2)
+    scheduler.cancel(1)
+    assert spans(scheduler.schedule())[0] == (2, 0, 16)
+
+
+def test_a_full_queue_refuses_whether_or_not_a_step_came_between() -> None:
+    for num_steps in (0, 1):
+        scheduler = make_scheduler(max_sequences=1, max_queued=1)
+        scheduler.submit(make_sequence(1, 4))
+        for _ in range(num_steps):
+            scheduler.schedule()
+        scheduler.submit(make_sequence(2, 4))
+        with pytest.raises(Overloaded, match="busy with 2 completions"):
+            scheduler.submit(make_sequence(3, 4))
+
+
+def test_without_a_queue_an_idle_scheduler_still_takes_a_sequence() -> None:
+    scheduler = make_scheduler(max_sequences=1, max_queued=0)
+    scheduler.submit(make_sequence(1, 4))
+    with pytest.raises(Overloaded):
+        scheduler.submit(make_sequence(2, 4))
+
+
+def test_a_sequence_that_could_never_fit_the_cache_is_refused() -> None:
+    scheduler = make_scheduler(num_blocks=4)
+    scheduler.submit(make_sequence(1, 12, max_new_tokens=4))
+    with pytest.raises(ContextLengthExceeded, match="16 tokens and the request needs 17: 13 in"):
+        scheduler.submit(make_sequence(2, 13, max_new_tokens=4))
+
+
+def test_a_sequence_beyond_the_model_s_context_is_refused() -> None:
+    scheduler = make_scheduler(max_context_tokens=10)
+    with pytest.raises(ContextLengthExceeded, match="10 tokens"):
+        scheduler.submit(make_sequence(1, 10, max_new_tokens=1))
+
+
+def test_a_sequence_that_waits_too_long_expires() -> None:
+    clock = FakeClock()
+    scheduler = make_scheduler(max_sequences=1, clock=clock)
+    scheduler.submit(make_sequence(1, 4))
+    scheduler.submit(make_sequence(2, 4))
+    clock.advance(1)
+    scheduler.submit(make_sequence(3, 4))
+    scheduler.schedule()
+    clock.advance(9)
+    assert [sequence.sequence_id for sequence in scheduler.expire()] == [2]
+    assert (scheduler.num_running, scheduler.num_waiting) == (1, 1)
+
+
+@pytest.mark.parametrize("num_steps", [0, 1, 3])
+def test_cancelling_frees_the_blocks_at_every_stage(num_steps: int) -> None:
+    scheduler = make_scheduler(max_batch_tokens=8)
+    scheduler.submit(make_sequence(1, 12))
+    for _ in range(num_steps):  # queued, in prefill, decoding
+        advance(scheduler)
+    assert scheduler.cancel(1)
+    assert not scheduler.cancel(1)
+    assert scheduler.allocator.num_used_blocks == 0
+    assert not scheduler.has_work
+
+
+def test_a_chunk_whose_sequence_was_dropped_meanwhile_is_passed_over() -> None:
+    scheduler = make_scheduler()
+    sequence = make_sequence(1, 4)
+    scheduler.submit(sequence)
+    batch = scheduler.schedule()
+    assert batch is not None
+    scheduler.cancel(1)
+    assert scheduler.commit(batch, [9]) == [None]
+    assert sequence.num_new_tokens == 0
+
+
+def test_a_sequence_ends_at_its_last_new_token() -> None:
+    scheduler = make_scheduler()
+    scheduler.submit(make_sequence(1, 4, max_new_tokens=2))
+    assert advance(scheduler) == [None]
+    assert advance(scheduler) == [FinishReason.LENGTH]
+    assert scheduler.allocator.num_used_blocks == 0
+
+
+def test_a_stop_token_ends_a_sequence_even_as_its_last_token() -> None:
+    scheduler = make_scheduler()
+    scheduler.submit(make_sequence(1, 4, max_new_tokens=1, stop_token_ids=frozenset({9})))
+    assert advance(scheduler, token_id=9) == [FinishReason.STOP]
+
+
+def test_a_complete_grammar_ends_a_sequence() -> None:
+    scheduler = make_scheduler()
+    sequence = make_sequence(1, 4)
+    sequence.constraint = FakeConstraint([9])
+    scheduler.submit(sequence)
+    sequence.constraint.accept(9)
+    assert advance(scheduler, token_id=9) == [FinishReason.STOP]
+
+
+def test_a_sequence_without_new_tokens_ends_with_its_prompt() -> None:
+    scheduler = make_scheduler(max_batch_tokens=16)
+    scheduler.submit(make_sequence(1, 20, max_new_tokens=0))
+    assert advance(scheduler) == [None]
+    assert advance(scheduler) == [FinishReason.LENGTH]
+
+
+def test_a_pooled_sequence_stops_with_its_prompt() -> None:
+    scheduler = make_scheduler()
+    scheduler.submit(make_sequence(1, 4, is_pooled=True))
+    assert advance(scheduler) == [FinishReason.STOP]
+
+
+def rows_of(sequence: Sequence) -> list[LogitRows]:
+    """The rows asked for in the chunks of a prompt of 20 tokens, 16 tokens a batch."""
+    scheduler = make_scheduler(max_batch_tokens=16)
+    scheduler.submit(sequence)
+    rows = []
+    for _ in range(2):
+        batch = scheduler.schedule()
+        assert batch is not None
+        rows += [chunk.rows for chunk in batch.chunks]
+        advance(scheduler)
+    return rows
+
+
+def test_logits_are_asked_for_only_where_they_are_read() -> None:
+    assert rows_of(make_sequence(1, 20)) == [LogitRows.NONE, LogitRows.LAST]
+    assert rows_of(make_sequence(1, 20, max_new_tokens=0)) == [LogitRows.NONE, LogitRows.NONE]
+    assert rows_of(make_sequence(1, 20, is_pooled=True)) == [LogitRows.NONE, LogitRows.NONE]
+    assert rows_of(make_sequence(1, 20, num_prompt_logprobs=0)) == [LogitRows.ALL, LogitRows.ALL]
+    assert rows_of(make_sequence(1, 17, num_prompt_logprobs=0)) == [LogitRows.ALL, LogitRows.LAST]
