@@ -30,7 +30,9 @@ from typing import ClassVar
 
 
 class ApplianceError(Exception):
-    """The root: anything we raise on purpose."""
+    """The root: anything we raise on purpose. A process that one ends exits with its code."""
+
+    exit_code: ClassVar[int] = 1
 
     def __init__(self, message: str) -> None:
         super().__init__(message)
@@ -116,12 +118,16 @@ class EngineFailure(ServiceError):
 
 
 class StartupError(ApplianceError):
-    """Printed as one message on the terminal; the process exits with a non-zero code."""
+    """Printed as one message on the terminal."""
 
 
 class SettingsError(StartupError):
     """A flag or environment variable with a value we cannot use."""
 
+    exit_code = 2  # argparse's own for a wrong command line
+
 
 class ModelRefused(StartupError):
     """A model directory that is unsafe, incomplete or beyond what we can run."""
+
+    exit_code = 3

@@ -1,0 +1,148 @@
+"""What the terminal says while a server starts and once it is ready."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from appliance.cli.terminal import Ink, printable
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from typing import TextIO
+
+LABEL_WIDTH = 12
+ROOM = 80 - 2 - LABEL_WIDTH  # beside a label, in a terminal of 80 columns
+TICK_S = 0.1
+SHORT_HASH_LENGTH = 12
+DEFAULT_PORT = 8000
+EVERY_INTERFACE = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}  # noqa: S104 - compared, not bound
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Running:
+    """The facts of a server that has just become ready."""
+
+    version: str
+    host: str
+    port: int
+    model: str
+    num_parameters: int
+    dtype: str
+    device: str
+    runner: str
+    threads: int
+    generation: str | None = None
+    hashes: Mapping[str, str | None] = field(default_factory=dict)
+    load_time_s: float | None = None
+
+
+def banner(running: Running, ink: Ink) -> str:
+    """What is running, where, and what to do next. The address has a line of its own."""
+    url = url_of(running.host, running.port)
+    flag = "" if running.port == DEFAULT_PORT else f" --url {url}"
+    lines = [
+        "",
+        f"  {ink.bold('Llama Appliance')} {running.version}{ready_in(running.load_time_s)}",
+        "",
+        f"  {ink.accent(url)}",
+        "",
+        *model_rows(running, ink),
+        "",
+        row(ink, "chat", "open the address in a browser, or run"),
+        row(ink, "", f"appliance chat{flag}"),
+        row(ink, "API", f"{url}/docs"),
+        row(ink, "try", "paste this"),
+        "",
+        f"curl {url}/generate -H 'Content-Type: application/json' \\",
+        """  -d '{"prompt": "Once upon a time", "max_new_tokens": 80}'""",
+        "",
+        row(ink, "stop", "Ctrl-C"),
+        "",
+    ]
+    return "\n".join(lines)
+
+
+def url_of(host: str, port: int) -> str:
+    """An address that works on this machine, also when the server listens on all its interfaces."""
+    name = EVERY_INTERFACE.get(host, f"[{host}]" if ":" in host else host)
+    return f"http://{name}:{port}"
+
+
+def model_rows(running: Running, ink: Ink) -> Iterator[str]:
+    threads = f"{running.threads} thread{'' if running.threads == 1 else 's'}"
+    where = f"{running.device}, {threads}" if running.device == "cpu" else running.device
+    size = f", {count(running.num_parameters)} parameters"
+    yield row(ink, "model", shorten(running.model, ROOM - len(size)) + size)
+    yield row(ink, "computing", f"{running.dtype} on {where}, {running.runner} runner")
+    if running.host in EVERY_INTERFACE:
+        yield row(ink, "listening", "on every interface of this machine")
+    generation = running.generation or "none: not started from an environment"
+    yield row(ink, "generation", shorten(generation, ROOM))
+    yield from hash_rows(running.hashes, ink)
+
+
+def hash_rows(hashes: Mapping[str, str | None], ink: Ink) -> Iterator[str]:
+    """Two hashes a line, each as short as the API shows it."""
+    cells = [f"{name:10}{short_hash(digest):12}" for name, digest in hashes.items()]
+    for start in range(0, len(cells), 2):
+        pair = "    ".join(cells[start : start + 2])
+        yield row(ink, "hashes" if start == 0 else "", pair.rstrip())
+
+
+def row(ink: Ink, label: str, text: str) -> str:
+    return f"  {ink.dim(label.ljust(LABEL_WIDTH))}{text}"
+
+
+def shorten(text: str, length: int) -> str:
+    """Of names that come from a model directory or the environment."""
+    text = printable(text)
+    return text if len(text) <= length else text[: length - 1] + "…"
+
+
+def short_hash(digest: str | None) -> str:
+    return "none" if digest is None else digest.rpartition(":")[2][:SHORT_HASH_LENGTH]
+
+
+def count(number: int) -> str:
+    for size, word in ((10**9, "billion"), (10**6, "million")):
+        if number >= size:
+            return f"{number / size:.1f} {word}"
+    return f"{number:,}"
+
+
+def ready_in(load_time_s: float | None) -> str:
+    return "" if load_time_s is None else f", ready in {load_time_s:.1f} s"
+
+
+@contextmanager
+def loading(name: str, stream: TextIO) -> Iterator[None]:
+    """Shows on a terminal how long `name` has been loading; elsewhere one line says that it is."""
+    if not stream.isatty():
+        stream.write(f"loading {printable(name)}\n")
+        stream.flush()
+        yield
+        return
+    is_done = threading.Event()
+    started_s = time.monotonic()
+
+    def tick() -> None:
+        while True:
+            stream.write(f"\r  loading {printable(name)} … {time.monotonic() - started_s:.1f} s")
+            stream.flush()
+            if is_done.wait(TICK_S):
+                return
+
+    ticker = threading.Thread(target=tick, name="loading-line", daemon=True)
+    ticker.start()
+    try:
+        yield
+    finally:
+        is_done.set()
+        ticker.join()
+        stream.write("\r\x1b[K")  # the banner, or the error, takes the line's place
+        stream.flush()

@@ -1,0 +1,172 @@
+"""Asks a server with an OpenAI-compatible API and reads its answer as it streams."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import re
+from collections.abc import Mapping
+from contextlib import closing, contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
+
+from appliance import __version__
+from appliance.errors import ApplianceError, SettingsError
+
+if TYPE_CHECKING:
+    from collections.abc import Generator, Iterator
+
+Json = Mapping[str, object]
+
+# Longer than a server queues and computes a first token; a stream that is silent this long is dead.
+SILENCE_TIMEOUT_S = 300.0
+MAX_ERROR_BYTES = 64 * 1024
+
+
+class ServerError(ApplianceError):
+    """The server could not be reached, refused, or broke off; the message is for the terminal."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Piece:
+    """One streamed event: some text, and on the last ones how it ended and what it counted."""
+
+    text: str = ""
+    finish_reason: str | None = None
+    completion_tokens: int | None = None
+
+
+class Client:
+    """One server. Closing a stream closes its connection, which cancels it on the server."""
+
+    def __init__(self, url: str, *, api_key: str | None = None) -> None:
+        self.url = url if "://" in url else f"http://{url}"
+        try:
+            parts = urlsplit(self.url)
+            self._port = parts.port
+        except ValueError:
+            raise SettingsError(f"--url is {url!r}, which is not a URL.") from None
+        if parts.scheme not in ("http", "https") or not parts.hostname:
+            raise SettingsError(f"--url is {url!r}; it must look like http://127.0.0.1:8000.")
+        self._is_https = parts.scheme == "https"
+        self._host = parts.hostname
+        self._base_path = versioned(parts.path)
+        self._headers = {
+            "Content-Type": "application/json",
+            "User-Agent": f"appliance/{__version__}",
+        }
+        if api_key:
+            self._headers["Authorization"] = f"Bearer {api_key}"
+
+    def first_model(self) -> str:
+        """The name of the first model the server offers."""
+        with self._open("GET", "/models", None) as response:
+            models = _items(_parse(response.read()), "data")
+        if not models:
+            raise ServerError(f"{self.url} offers no model; name one with --model.")
+        return str(models[0].get("id"))
+
+    def stream(self, path: str, body: Json) -> Generator[Piece, None, None]:
+        """The answer to POST `path` piece by piece; raises ServerError unless it ends properly."""
+        payload = {**body, "stream": True, "stream_options": {"include_usage": True}}
+        is_finished = False
+        with self._open("POST", path, json.dumps(payload).encode()) as response:
+            for data in events(response):
+                if data == "[DONE]":
+                    return
+                piece = piece_of(_parse(data))
+                is_finished = is_finished or piece.finish_reason is not None
+                yield piece
+        if not is_finished:
+            raise ServerError(f"{self.url} broke off before the answer was complete.")
+
+    @contextmanager
+    def _open(
+        self, method: str, path: str, body: bytes | None
+    ) -> Iterator[http.client.HTTPResponse]:
+        connect = http.client.HTTPSConnection if self._is_https else http.client.HTTPConnection
+        connection = connect(self._host, self._port, timeout=SILENCE_TIMEOUT_S)
+        with closing(connection):
+            try:
+                connection.request(method, self._base_path + path, body, self._headers)
+                response = connection.getresponse()
+                if response.status != http.client.OK:
+                    raise refusal(response.status, response.read(MAX_ERROR_BYTES))
+                yield response
+            except ConnectionRefusedError:
+                raise ServerError(
+                    f"Nothing listens at {self.url}. Start a server with `appliance serve`,"
+                    " or name another with --url."
+                ) from None
+            except TimeoutError:
+                raise ServerError(f"{self.url} was silent for {SILENCE_TIMEOUT_S:g} s.") from None
+            except (OSError, http.client.HTTPException) as error:
+                reason = str(error) or type(error).__name__
+                raise ServerError(f"The connection to {self.url} failed: {reason}.") from None
+
+
+def versioned(path: str) -> str:
+    """The path of the API: as given when it ends in a version such as /v1, else below /v1."""
+    path = path.rstrip("/")
+    return path if re.search(r"/v\d+\w*$", path) else f"{path}/v1"
+
+
+def events(lines: Iterator[bytes] | http.client.HTTPResponse) -> Iterator[str]:
+    """The data of each server-sent event; comments and other fields are passed over."""
+    data: list[str] = []
+    for raw in lines:
+        line = raw.decode("utf-8", "replace").rstrip("\r\n")
+        if line.startswith("data:"):
+            data.append(line.removeprefix("data:").removeprefix(" "))
+        elif not line and data:
+            yield "\n".join(data)
+            data = []
+
+
+def piece_of(event: Json) -> Piece:
+    """Reads a chunk of a chat completion, or of a text completion, or an error sent midway."""
+    if "error" in event:
+        raise ServerError(message_of(event) or "The server failed midway.")
+    choice: Json = next(iter(_items(event, "choices")), {})
+    delta = choice.get("delta")
+    text = delta.get("content") if isinstance(delta, Mapping) else choice.get("text")
+    reason = choice.get("finish_reason")
+    usage = event.get("usage")
+    tokens = usage.get("completion_tokens") if isinstance(usage, Mapping) else None
+    return Piece(
+        text=text if isinstance(text, str) else "",
+        finish_reason=reason if isinstance(reason, str) else None,
+        completion_tokens=tokens if isinstance(tokens, int) else None,
+    )
+
+
+def refusal(status: int, body: bytes) -> ServerError:
+    """The server's own message where it sent one."""
+    try:
+        message = message_of(_parse(body))
+    except ServerError:
+        message = None
+    reason = http.client.responses.get(status, "an unknown status")
+    return ServerError(f"{message or f'The server answered: {reason}.'} (HTTP {status})")
+
+
+def message_of(body: Json) -> str | None:
+    error = body.get("error")
+    message = error.get("message") if isinstance(error, Mapping) else error or body.get("detail")
+    return message if isinstance(message, str) else None
+
+
+def _parse(data: bytes | str) -> Json:
+    try:
+        value = json.loads(data)
+    except ValueError:
+        value = None
+    if not isinstance(value, dict):
+        raise ServerError("The server's answer is not the JSON of an OpenAI-compatible API.")
+    return value
+
+
+def _items(body: Json, name: str) -> list[Json]:
+    items = body.get(name)
+    return [item for item in items if isinstance(item, dict)] if isinstance(items, list) else []

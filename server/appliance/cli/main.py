@@ -1,0 +1,83 @@
+"""The command line: reads the arguments, runs one command, returns its exit code."""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import TYPE_CHECKING, Protocol
+
+from appliance import __version__
+from appliance.cli import chat, complete, serve, version
+from appliance.cli.parsing import ArgumentParser, HelpFormatter, examples
+from appliance.errors import ApplianceError
+
+if TYPE_CHECKING:
+    import argparse
+    from collections.abc import Mapping, Sequence
+
+    from appliance.cli.parsing import Commands
+
+
+class Command(Protocol):
+    """A module of this package; it imports what is slow only when it runs."""
+
+    def add_parser(self, commands: Commands) -> None: ...
+
+    def run(self, arguments: argparse.Namespace, environ: Mapping[str, str]) -> int: ...
+
+
+# In the order of `appliance --help`.
+COMMANDS: dict[str, Command] = {
+    "serve": serve,
+    "chat": chat,
+    "complete": complete,
+    "version": version,
+}
+
+EXIT_BROKEN_PIPE = 1
+EXIT_INTERRUPTED = 130  # 128 + SIGINT, as shells report it
+
+
+def build_parser() -> ArgumentParser:
+    parser = ArgumentParser(
+        prog="appliance",
+        description="Serve a language model over HTTP, and talk to one from the terminal.",
+        epilog=examples(
+            ("appliance serve", "serve the model that ships inside, then open the printed address"),
+            ("appliance serve --model ~/models/SmolLM2-135M", "serve a model of your own"),
+            ("appliance chat", "talk to the server on this machine"),
+            ("appliance complete 'Once upon a time'", "continue a text"),
+            after="`appliance COMMAND --help` explains a command, its flags and their variables.",
+        ),
+        formatter_class=HelpFormatter,
+        allow_abbrev=False,
+    )
+    parser.add_argument("--version", action="version", version=f"Llama Appliance {__version__}")
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND", title="commands")
+    for command in COMMANDS.values():
+        command.add_parser(commands)
+    return parser
+
+
+def main(argv: Sequence[str] | None = None, environ: Mapping[str, str] | None = None) -> int:
+    parser = build_parser()
+    arguments = parser.parse_args(argv)
+    if arguments.command is None:
+        parser.print_help()
+        return 0
+    try:
+        run = COMMANDS[arguments.command].run
+        return run(arguments, os.environ if environ is None else environ)
+    except ApplianceError as error:
+        print(f"appliance: {error.message}", file=sys.stderr)
+        return error.exit_code
+    except KeyboardInterrupt:
+        return EXIT_INTERRUPTED
+    except BrokenPipeError:
+        _discard_stdout()
+        return EXIT_BROKEN_PIPE
+
+
+def _discard_stdout() -> None:
+    """The reader of our pipe left: keep the interpreter from complaining when it exits."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

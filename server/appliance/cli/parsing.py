@@ -1,0 +1,50 @@
+"""How every command's `--help` looks, and how a wrong command line ends."""
+
+from __future__ import annotations
+
+import argparse
+import shutil
+import textwrap
+from typing import TYPE_CHECKING, NoReturn
+
+if TYPE_CHECKING:
+    from argparse import _SubParsersAction
+
+    Commands = _SubParsersAction["ArgumentParser"]
+
+
+class HelpFormatter(argparse.RawDescriptionHelpFormatter):
+    """Keeps the line breaks of examples and of the environment twin below each flag."""
+
+    def __init__(self, prog: str) -> None:
+        width = min(shutil.get_terminal_size().columns, 100) - 2
+        super().__init__(prog, max_help_position=26, width=width)
+
+    def _split_lines(self, text: str, width: int) -> list[str]:
+        return [line for part in text.splitlines() for line in textwrap.wrap(part, width)]
+
+
+class ArgumentParser(argparse.ArgumentParser):
+    """One that ends a wrong command line with the way to its help."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"appliance: {message}\nTry `{self.prog} --help`.\n")
+
+
+def add_command(
+    commands: Commands, name: str, *, summary: str, description: str, examples: str
+) -> ArgumentParser:
+    return commands.add_parser(
+        name,
+        help=summary,
+        description=description,
+        epilog=examples,
+        formatter_class=HelpFormatter,
+        allow_abbrev=False,
+    )
+
+
+def examples(*pairs: tuple[str, str], after: str = "") -> str:
+    """The end of a `--help`: a command line each, with its purpose above it."""
+    lines = [line for command, purpose in pairs for line in (f"  # {purpose}", f"  {command}")]
+    return "\n".join(["examples:", *lines, *(["", after] if after else [])])

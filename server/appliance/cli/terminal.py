@@ -1,0 +1,45 @@
+"""What may reach a terminal: colour where it is welcome, no control characters of others."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from typing import TextIO
+
+# Escape sequences in a model's answer could rewrite the screen; line breaks and tabs may pass.
+_CONTROLS = {
+    code: None for code in (*range(0x20), 0x7F, *range(0x80, 0xA0)) if chr(code) not in "\n\t"
+}
+
+
+def printable(text: str) -> str:
+    return text.translate(_CONTROLS)
+
+
+@dataclass(frozen=True, slots=True)
+class Ink:
+    """Bold, dim and coloured text where the terminal shows it, plain text elsewhere."""
+
+    is_coloured: bool
+
+    @classmethod
+    def of(cls, stream: TextIO, environ: Mapping[str, str]) -> Ink:
+        return cls(stream.isatty() and not environ.get("NO_COLOR"))
+
+    def bold(self, text: str) -> str:
+        return self._sgr("1", text)
+
+    def dim(self, text: str) -> str:
+        return self._sgr("2", text)
+
+    def accent(self, text: str) -> str:
+        return self._sgr("36", text)
+
+    def warning(self, text: str) -> str:
+        return self._sgr("33", text)
+
+    def _sgr(self, code: str, text: str) -> str:
+        return f"\x1b[{code}m{text}\x1b[0m" if self.is_coloured else text

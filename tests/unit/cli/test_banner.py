@@ -1,0 +1,136 @@
+"""What the terminal says while a server starts and once it is ready."""
+
+from __future__ import annotations
+
+import io
+import json
+import shlex
+from dataclasses import replace
+
+import pytest
+
+from appliance.cli.banner import Running, banner, loading, url_of
+from appliance.cli.terminal import Ink
+
+PLAIN = Ink(is_coloured=False)
+EVERY_INTERFACE = "0.0.0.0"  # noqa: S104 - named, not bound
+RUNNING = Running(
+    version="0.1.0",
+    host="127.0.0.1",
+    port=8000,
+    model="embedded",
+    num_parameters=7_934_000,
+    dtype="bfloat16",
+    device="cpu",
+    runner="torch",
+    threads=2,
+    hashes={
+        "weights": "sha256:4be1d9a0c7f2e3e3",
+        "tokenizer": "90b7c3215e8d",
+        "template": None,
+        "server": "7c5e8f3a0b61",
+    },
+    load_time_s=0.84,
+)
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+def test_it_shows_what_runs_where_and_how_to_go_on() -> None:
+    assert (
+        banner(RUNNING, PLAIN)
+        == """
+  Llama Appliance 0.1.0, ready in 0.8 s
+
+  http://127.0.0.1:8000
+
+  model       embedded, 7.9 million parameters
+  computing   bfloat16 on cpu, 2 threads, torch runner
+  generation  none: not started from an environment
+  hashes      weights   4be1d9a0c7f2    tokenizer 90b7c3215e8d
+              template  none            server    7c5e8f3a0b61
+
+  chat        open the address in a browser, or run
+              appliance chat
+  API         http://127.0.0.1:8000/docs
+  try         paste this
+
+curl http://127.0.0.1:8000/generate -H 'Content-Type: application/json' \\
+  -d '{"prompt": "Once upon a time", "max_new_tokens": 80}'
+
+  stop        Ctrl-C
+"""
+    )
+
+
+def test_it_fits_80_columns_whatever_the_model_is_called() -> None:
+    running = replace(
+        RUNNING, model="m" * 200, generation="g" * 200, host=EVERY_INTERFACE, port=65535
+    )
+    assert max(map(len, banner(running, PLAIN).splitlines())) <= 80
+
+
+def test_its_curl_line_is_one_shell_command_with_a_json_body() -> None:
+    text = banner(RUNNING, PLAIN)
+    command = text[text.index("curl ") : text.index("\n\n  stop")]
+    *_, body = shlex.split(command)
+    assert json.loads(body)["prompt"] == "Once upon a time"
+
+
+def test_another_port_is_named_to_the_chat_command() -> None:
+    text = banner(replace(RUNNING, port=9000), PLAIN)
+    assert "appliance chat --url http://127.0.0.1:9000" in text
+
+
+def test_a_model_name_cannot_send_escape_sequences_to_the_terminal() -> None:
+    assert "\x1b" not in banner(replace(RUNNING, model="a\x1b[2Jb"), PLAIN)
+
+
+def test_colour_changes_no_text() -> None:
+    text = banner(RUNNING, Ink(is_coloured=True))
+    for code in ("0", "1", "2", "36"):
+        text = text.replace(f"\x1b[{code}m", "")
+    assert text == banner(RUNNING, PLAIN)
+
+
+@pytest.mark.parametrize(
+    ("environ", "is_coloured"), [({}, True), ({"NO_COLOR": "1"}, False), ({"NO_COLOR": ""}, True)]
+)
+def test_no_color_is_honoured(environ: dict[str, str], *, is_coloured: bool) -> None:
+    assert Ink.of(Terminal(), environ).is_coloured is is_coloured
+
+
+def test_a_pipe_gets_no_colour() -> None:
+    assert not Ink.of(io.StringIO(), {}).is_coloured
+
+
+@pytest.mark.parametrize(
+    ("host", "url"),
+    [
+        ("127.0.0.1", "http://127.0.0.1:8000"),
+        (EVERY_INTERFACE, "http://127.0.0.1:8000"),
+        ("::", "http://[::1]:8000"),
+        ("fe80::1", "http://[fe80::1]:8000"),
+        ("llama.example", "http://llama.example:8000"),
+    ],
+)
+def test_the_address_can_be_opened_on_this_machine(host: str, url: str) -> None:
+    assert url_of(host, 8000) == url
+
+
+def test_loading_counts_on_a_terminal_and_leaves_an_empty_line_behind() -> None:
+    terminal = Terminal()
+    with loading("embedded", terminal):
+        pass
+    assert terminal.getvalue().startswith("\r  loading embedded … 0.")
+    assert terminal.getvalue().endswith("\r\x1b[K")
+
+
+def test_loading_is_one_line_in_a_file() -> None:
+    file = io.StringIO()
+    with loading("embedded", file):
+        pass
+    assert file.getvalue() == "loading embedded\n"

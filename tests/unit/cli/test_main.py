@@ -1,0 +1,117 @@
+"""The command line: its help, its exit codes, and how little it imports."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from dataclasses import Field, fields
+from typing import Any
+
+import pytest
+
+from appliance import __version__
+from appliance.cli import chat, complete
+from appliance.cli.client_flags import KNOWN_VARIABLES, ClientFlag
+from appliance.cli.main import COMMANDS, main
+from appliance.errors import ModelRefused, SettingsError, StartupError
+from appliance.settings import FAMILIAR_NAMES, Settings, variable_name
+
+
+def help_of(capsys: pytest.CaptureFixture[str], *command: str) -> str:
+    with pytest.raises(SystemExit) as exit_:
+        main([*command, "--help"])
+    assert exit_.value.code == 0
+    return capsys.readouterr().out
+
+
+@pytest.mark.parametrize("command", [[], *[[name] for name in COMMANDS]])
+def test_help_has_examples_and_fits_80_columns(
+    command: list[str], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    text = help_of(capsys, *command)
+    assert "examples:\n  # " in text
+    assert max(map(len, text.splitlines())) <= 80
+
+
+def test_the_first_help_names_every_command(capsys: pytest.CaptureFixture[str]) -> None:
+    text = help_of(capsys)
+    assert [name for name in COMMANDS if f"\n    {name} " not in text] == []
+
+
+def test_no_command_shows_the_help(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([]) == 0
+    assert capsys.readouterr().out.startswith("usage: appliance ")
+
+
+@pytest.mark.parametrize("field", fields(Settings), ids=lambda field: field.name)
+def test_every_setting_has_a_flag_and_shows_its_variable_and_default(
+    field: Field[Any], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "200")
+    name, default = field.name, field.default
+    text = help_of(capsys, "serve")
+    assert f"--{name.replace('_', '-')} " in text
+    line = next(line for line in text.splitlines() if f"[{variable_name(name)}" in line)
+    if default not in (None, ()):
+        shown = f"{default:g}" if isinstance(default, float) else default
+        assert line.endswith(f"; default {shown}]")
+
+
+def test_familiar_variables_are_shown(capsys: pytest.CaptureFixture[str]) -> None:
+    text = help_of(capsys, "serve")
+    assert [name for name in FAMILIAR_NAMES if f", {name}" not in text] == []
+
+
+@pytest.mark.parametrize(("command", "flags"), [("chat", chat.FLAGS), ("complete", complete.FLAGS)])
+def test_every_client_flag_shows_its_variable(
+    command: str, flags: tuple[ClientFlag, ...], capsys: pytest.CaptureFixture[str]
+) -> None:
+    text = help_of(capsys, command)
+    assert {flag.variable for flag in flags} <= KNOWN_VARIABLES
+    missing = [flag.name for flag in flags if flag.flag not in text or flag.variable not in text]
+    assert missing == []
+
+
+@pytest.mark.parametrize(
+    ("argv", "message"),
+    [
+        (["fly"], "invalid choice: 'fly'"),
+        (["serve", "--por", "1"], "unrecognized arguments: --por 1"),
+        (["complete"], "the following arguments are required: PROMPT"),
+    ],
+)
+def test_a_wrong_command_line_names_the_mistake_and_the_help(
+    argv: list[str], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as exit_:
+        main(argv)
+    assert exit_.value.code == 2
+    error = capsys.readouterr().err
+    assert message in error
+    assert error.splitlines()[-1].startswith("Try `appliance")
+
+
+@pytest.mark.parametrize(
+    ("error", "code"), [(SettingsError("s"), 2), (ModelRefused("m"), 3), (StartupError("e"), 1)]
+)
+def test_each_kind_of_refusal_has_its_exit_code(error: StartupError, code: int) -> None:
+    assert error.exit_code == code
+
+
+def test_help_imports_nothing_slow() -> None:
+    program = (
+        "import sys; from appliance.cli.main import build_parser; build_parser().format_help()"
+    )
+    program += "; print(*sys.modules)"
+    run = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True
+    )
+    slow = {"torch", "transformers", "fastapi", "pydantic", "numpy", "http.client", "asyncio"}
+    assert slow.isdisjoint(run.stdout.split())
+
+
+def test_the_module_runs_as_a_program() -> None:
+    command = [sys.executable, "-m", "appliance", "--version"]
+    run = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert run.stdout == f"Llama Appliance {__version__}\n"
