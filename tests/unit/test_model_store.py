@@ -751,3 +751,9 @@ def test_any_value_in_any_json_file_is_understood_or_refused(
             (path / name).unlink()
         else:
             (path / name).write_bytes(kept)
+
+
+def test_a_model_in_a_hub_cache_has_the_name_of_its_repository(tmp_path: Path) -> None:
+    snapshot = write_model(tmp_path / "models--acme--tiny-llama" / "snapshots" / ("a" * 40))
+    assert open_model(snapshot).name == "acme/tiny-llama"
+    assert open_model(snapshot, name="mine").name == "mine"

@@ -95,7 +95,7 @@ def open_model(
     _check_vocab(tokenizer, vocab_size)
     generation = inventory.read_object("generation_config")
     return ModelDirectory(
-        name=name or path.resolve().name,
+        name=name or default_name(path.resolve()),
         path=path,
         config=config,
         architecture=architecture,
@@ -118,6 +118,14 @@ def open_model(
         weight_bytes=sum(location.size_bytes for location in tensors.values()),
         generation_defaults=_generation_defaults(generation),
     )
+
+
+def default_name(path: Path) -> str:
+    """The directory's name; in a Hugging Face cache the repository's."""
+    repository = path.parent.parent.name
+    if path.parent.name == "snapshots" and repository.startswith("models--"):
+        return repository.removeprefix("models--").replace("--", "/")
+    return path.name
 
 
 def _check_kind(config: JsonObject) -> tuple[str, str]:
