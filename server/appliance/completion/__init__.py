@@ -1,4 +1,4 @@
-"""Messages or a prompt in, a stream of text deltas out: the one service that every HTTP face translates."""
+"""Messages or a prompt in, text deltas out: the one service that every HTTP face translates."""
 
 from appliance.completion.answer import (
     Choice,
@@ -17,7 +17,8 @@ from appliance.completion.request import (
     Tool,
     ToolChoice,
 )
-from appliance.completion.service import CompletionService, CompletionStream
+from appliance.completion.service import CompletionService
+from appliance.completion.stream import CompletionStream
 
 __all__ = [
     "ChatPrompt",

@@ -45,17 +45,20 @@ class OutputFormat:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CompletionRequest:
-    """One request for text, in the product's own words. A None limit means as much as the context holds."""
+    """One request for text, in the product's own words.
+
+    A limit of None is as much as the context holds; sampling of None is what the model recommends.
+    """
 
     request_id: str
     prompt: str | tuple[int, ...] | ChatPrompt
     max_new_tokens: int | None = None
     max_total_tokens: int | None = None  # prompt plus new
-    temperature: float = 1.0
-    top_p: float = 1.0
+    temperature: float | None = None
+    top_p: float | None = None
     top_k: int | None = None
-    min_p: float = 0.0
-    repetition_penalty: float = 1.0
+    min_p: float | None = None
+    repetition_penalty: float | None = None
     presence_penalty: float = 0.0
     frequency_penalty: float = 0.0
     logit_bias: Mapping[int, float] = field(default_factory=dict)

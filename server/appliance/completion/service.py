@@ -2,47 +2,289 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+import asyncio
+import secrets
+from dataclasses import dataclass
+from typing import TypeVar
 
-from appliance.completion.answer import Completion, Delta, Embeddings, TokenChoice, Usage
-from appliance.completion.request import ChatPrompt, CompletionRequest
+import numpy as np
+from pydantic import JsonValue
+
+from appliance.completion.answer import Completion, Embeddings
+from appliance.completion.choice import ChoiceDecoder, TokenTimes
+from appliance.completion.request import ChatPrompt, CompletionRequest, Tool
+from appliance.completion.stream import CompletionStream
+from appliance.engine.engine import Engine
+from appliance.engine.sequence import SamplingParams
+from appliance.engine.stream import SequenceStream
+from appliance.errors import ContextLengthExceeded, EngineFailure, InvalidRequest
+from appliance.metrics import Metrics
+from appliance.text.chat_template import ChatTemplate
+from appliance.text.detokenizer import Detokenizer
+from appliance.text.grammar import CompiledGrammar, GrammarCompiler, GrammarConstraint
+from appliance.text.tokenizer import Tokenizer
+from appliance.text.tool_calls import ToolCallParser, ToolFormat, visible_ids
+
+Value = TypeVar("Value")
+
+# Texts longer than this are encoded in a worker thread, so that other answers keep flowing.
+LONG_TEXT_CHARS = 20_000
+
+SEED_BITS = 63  # fits a signed 64-bit integer, which is what clients can send back
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SamplingDefaults:
+    """How a model wants to be sampled when a request does not say: its generation_config.json."""
+
+    temperature: float = 1.0
+    top_p: float = 1.0
+    top_k: int | None = None
+    min_p: float = 0.0
+    repetition_penalty: float = 1.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TextModel:
+    """The text side of a model: everything between strings and token ids."""
+
+    tokenizer: Tokenizer
+    template: ChatTemplate
+    grammars: GrammarCompiler
+    tool_format: ToolFormat | None
+    bos_token_id: int | None  # put before a plain prompt whose tokenizer does not do so itself
+    stop_token_ids: frozenset[int]
+    vocab_size: int
+    max_context_tokens: int
+    defaults: SamplingDefaults
 
 
 class CompletionService:
     """The product. Built once in wiring.py; used from the event loop only."""
 
+    def __init__(self, engine: Engine, model: TextModel, metrics: Metrics) -> None:
+        self._engine = engine
+        self._model = model
+        self._metrics = metrics
+
     async def start(self, request: CompletionRequest) -> CompletionStream:
-        """Check, tokenize and submit a request. Every RequestError is raised here, before anything is sent."""
-        raise NotImplementedError
+        """Check, tokenize and submit a request; raises every RequestError there can be."""
+        prompt_ids = await self._encode_prompt(request.prompt)
+        max_new_tokens = self._max_new_tokens(request, len(prompt_ids))
+        grammar = await self._grammar(request)
+        seed = secrets.randbits(SEED_BITS) if request.seed is None else request.seed
+        parts: list[tuple[SequenceStream, ChoiceDecoder]] = []
+        try:
+            for index in range(request.n):
+                params = self._sampling_params(request, max_new_tokens, seed + index)
+                constraint = grammar.constraint() if grammar is not None else None
+                decoder = self._decoder(index, request, prompt_ids, constraint)
+                parts.append((self._engine.submit(prompt_ids, params, constraint), decoder))
+        except BaseException:
+            for sequence, _ in parts:
+                sequence.cancel()
+            raise
+        self._metrics.count_prompt_tokens(len(prompt_ids))
+        return CompletionStream(self._model.tokenizer, len(prompt_ids), parts)
 
     async def complete(self, request: CompletionRequest) -> Completion:
-        """All choices of a request, finished. Cancelling the awaiting task cancels the sequences."""
-        raise NotImplementedError
+        """All choices, finished. Cancelling the awaiting task cancels the sequences."""
+        stream = await self.start(request)
+        return await stream.collect()
 
     async def embed(self, inputs: tuple[str | tuple[int, ...], ...]) -> Embeddings:
         """The mean of the final hidden states of each input, scaled to length 1."""
-        raise NotImplementedError
+        prompts = [await self._encode_prompt(text) for text in inputs]
+        for prompt_ids in prompts:
+            if len(prompt_ids) > self._model.max_context_tokens:
+                raise self._too_long(len(prompt_ids))
+        params = SamplingParams(max_new_tokens=0, seed=0)
+        streams: list[SequenceStream] = []
+        try:
+            for prompt_ids in prompts:  # not a comprehension: what was submitted must be cancelled
+                streams.append(self._engine.submit(prompt_ids, params, is_pooled=True))  # noqa: PERF401
+            vectors = [await first_embedding(stream) for stream in streams]
+        finally:
+            for stream in streams:
+                stream.cancel()
+        return Embeddings(vectors=vectors, num_tokens=sum(map(len, prompts)))
 
-    async def tokenize(self, prompt: str | ChatPrompt, *, add_special_tokens: bool = True) -> list[int]:
-        raise NotImplementedError
+    async def tokenize(
+        self, prompt: str | ChatPrompt, *, add_special_tokens: bool = True
+    ) -> list[int]:
+        if isinstance(prompt, ChatPrompt):
+            return await self._encode_chat(prompt)
+        return await self._encode_text(prompt, add_special_tokens=add_special_tokens)
 
     async def detokenize(self, token_ids: tuple[int, ...]) -> str:
-        raise NotImplementedError
+        self._check_token_ids(token_ids)
+        return self._model.tokenizer.decode(token_ids, skip_special_tokens=False)
+
+    async def _encode_prompt(self, prompt: str | tuple[int, ...] | ChatPrompt) -> tuple[int, ...]:
+        if isinstance(prompt, ChatPrompt):
+            prompt_ids = tuple(await self._encode_chat(prompt))
+        elif isinstance(prompt, str):
+            prompt_ids = tuple(await self._encode_text(prompt, add_special_tokens=True))
+        else:
+            self._check_token_ids(prompt)
+            prompt_ids = prompt
+        if not prompt_ids:
+            raise InvalidRequest("The prompt is empty. Send at least one token.", param="prompt")
+        return prompt_ids
+
+    async def _encode_text(self, text: str, *, add_special_tokens: bool) -> list[int]:
+        encode = self._model.tokenizer.encode
+        if len(text) <= LONG_TEXT_CHARS:
+            token_ids = encode(text, add_special_tokens=add_special_tokens)
+        else:
+            token_ids = await asyncio.to_thread(encode, text, add_special_tokens=add_special_tokens)
+        bos = self._model.bos_token_id
+        if add_special_tokens and bos is not None and token_ids[:1] != [bos]:
+            token_ids.insert(0, bos)
+        return token_ids
+
+    async def _encode_chat(self, prompt: ChatPrompt) -> list[int]:
+        return await asyncio.to_thread(self._render_and_encode, prompt)
+
+    def _render_and_encode(self, prompt: ChatPrompt) -> list[int]:
+        tools = (
+            []
+            if prompt.tool_choice.kind == "none"
+            else [openai_tool(tool) for tool in prompt.tools]
+        )
+        text = self._model.template.render(prompt.messages, tools)
+        return self._model.tokenizer.encode(text, add_special_tokens=False)
+
+    def _check_token_ids(self, token_ids: tuple[int, ...]) -> None:
+        for token_id in token_ids:
+            if not 0 <= token_id < self._model.vocab_size:
+                raise InvalidRequest(
+                    f"{token_id} is not a token of this model, which has 0 to "
+                    f"{self._model.vocab_size - 1}.",
+                    param="prompt",
+                )
+
+    def _max_new_tokens(self, request: CompletionRequest, num_prompt_tokens: int) -> int:
+        """The smallest limit the request names; without one, what is left of the context."""
+        room = self._model.max_context_tokens - num_prompt_tokens
+        limits = [] if request.max_new_tokens is None else [request.max_new_tokens]
+        if request.max_total_tokens is not None:
+            limits.append(request.max_total_tokens - num_prompt_tokens)
+            if limits[-1] < 1:
+                raise InvalidRequest(
+                    f"max_length is {request.max_total_tokens} and counts prompt plus new tokens; "
+                    f"the prompt has {num_prompt_tokens}. Raise it or use max_new_tokens.",
+                    param="max_length",
+                )
+        wanted = min(limits, default=None)
+        if room < (1 if wanted is None else wanted):
+            raise self._too_long(num_prompt_tokens, wanted)
+        return room if wanted is None else wanted
+
+    def _too_long(
+        self, num_prompt_tokens: int, num_new_tokens: int | None = None
+    ) -> ContextLengthExceeded:
+        asked = f" and {num_new_tokens} new ones were asked for" if num_new_tokens else ""
+        return ContextLengthExceeded(
+            f"The prompt has {num_prompt_tokens} tokens{asked}; the model's context holds "
+            f"{self._model.max_context_tokens}. Shorten the prompt or ask for fewer tokens.",
+        )
+
+    def _sampling_params(
+        self, request: CompletionRequest, max_new_tokens: int, seed: int
+    ) -> SamplingParams:
+        defaults = self._model.defaults
+        return SamplingParams(
+            max_new_tokens=max_new_tokens,
+            seed=seed,
+            temperature=either(request.temperature, defaults.temperature),
+            top_p=either(request.top_p, defaults.top_p),
+            top_k=either(request.top_k, defaults.top_k),
+            min_p=either(request.min_p, defaults.min_p),
+            repetition_penalty=either(request.repetition_penalty, defaults.repetition_penalty),
+            presence_penalty=request.presence_penalty,
+            frequency_penalty=request.frequency_penalty,
+            logit_bias=request.logit_bias,
+            stop_token_ids=self._model.stop_token_ids,
+            num_logprobs=request.num_logprobs,
+            num_prompt_logprobs=request.num_prompt_logprobs,
+        )
+
+    async def _grammar(self, request: CompletionRequest) -> CompiledGrammar | None:
+        """What the answer must look like, if the request says so. Compiles in a thread."""
+        grammars, prompt, output = self._model.grammars, request.prompt, request.output
+        if isinstance(prompt, ChatPrompt) and prompt.tools and prompt.tool_choice.kind != "none":
+            if output.kind != "text":
+                raise InvalidRequest(
+                    "response_format cannot be combined with tools that may be called. "
+                    "Send one of them, or tool_choice none.",
+                    param="response_format",
+                )
+            return await asyncio.to_thread(self._tool_grammar, prompt)
+        if output.kind == "json_object":
+            return await asyncio.to_thread(grammars.json_object)
+        if output.kind == "json_schema":
+            return await asyncio.to_thread(grammars.json_schema, output.schema or {})
+        return None
+
+    def _tool_grammar(self, prompt: ChatPrompt) -> CompiledGrammar | None:
+        """With `auto`, text is free, and what begins as a call is one of an offered tool."""
+        grammars, tool_format = self._model.grammars, self._model.tool_format
+        if tool_format is None:
+            raise InvalidRequest(
+                "This model's chat template has no tool calls that we can read. Send no tools.",
+                param="tools",
+                code="no_tool_calls",
+            )
+        tools = {tool.name: dict(tool.parameters) for tool in prompt.tools}
+        if prompt.tool_choice.kind == "auto":
+            return grammars.optional_tool_calls(tools, tool_format)
+        return grammars.tool_call(tools, tool_format, named=prompt.tool_choice.name)
+
+    def _decoder(
+        self,
+        index: int,
+        request: CompletionRequest,
+        prompt_ids: tuple[int, ...],
+        constraint: GrammarConstraint | None,
+    ) -> ChoiceDecoder:
+        model, prompt = self._model, request.prompt
+        tools = prompt.tools if isinstance(prompt, ChatPrompt) else ()
+        # A continuation goes on from the prompt's last character; an answer begins anew.
+        prefix_ids = () if isinstance(prompt, ChatPrompt) else prompt_ids
+        parser = ToolCallParser(model.tool_format) if tools and model.tool_format else None
+        visible = visible_ids(model.tokenizer) if parser else frozenset()
+        return ChoiceDecoder(
+            index,
+            model.tokenizer,
+            Detokenizer(model.tokenizer, request.stop, prefix_ids, visible_ids=visible),
+            parser,
+            frozenset(tool.name for tool in tools),
+            model.stop_token_ids,
+            constraint,
+            TokenTimes(self._metrics),
+        )
 
 
-class CompletionStream:
-    """The deltas of one request as they come, of all its choices mixed. Close it to cancel what still runs."""
+async def first_embedding(stream: SequenceStream) -> list[float]:
+    """The embedding a pooled sequence ends with, scaled to length 1."""
+    async for event in stream:
+        if event.embedding is not None:
+            vector = event.embedding / max(float(np.linalg.norm(event.embedding)), 1e-12)
+            return [float(value) for value in vector]
+    raise EngineFailure("The embedding could not be computed. The server's log has the cause.")
 
-    request: CompletionRequest
-    prompt_choices: tuple[TokenChoice | None, ...] | None = None  # prompt logprobs, known once the first delta is out
 
-    def __aiter__(self) -> AsyncIterator[Delta]:
-        raise NotImplementedError
+def either(wanted: Value | None, default: Value) -> Value:
+    """What the request says, 0 included, or else the default."""
+    return default if wanted is None else wanted
 
-    @property
-    def usage(self) -> Usage:
-        """Tokens so far; final when the iteration has ended."""
-        raise NotImplementedError
 
-    async def aclose(self) -> None:
-        raise NotImplementedError
+def openai_tool(tool: Tool) -> dict[str, JsonValue]:
+    """A tool in the shape that chat templates know."""
+    function: dict[str, JsonValue] = {
+        "name": tool.name,
+        "description": tool.description,
+        "parameters": dict(tool.parameters),
+    }
+    return {"type": "function", "function": function}
