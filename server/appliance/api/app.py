@@ -1,0 +1,65 @@
+"""Puts the HTTP faces together into one application."""
+
+from __future__ import annotations
+
+from fastapi import FastAPI
+from fastapi.routing import APIRoute
+from fastapi.telemetry import TelemetryConfig
+
+import appliance
+from appliance.api import health, native, tokens
+from appliance.api.edge import Edge
+from appliance.api.errors import install_error_handlers
+from appliance.api.openai import chat, completions, embeddings, models
+from appliance.api.pages import install_pages
+from appliance.api.state import ApplianceState
+
+DESCRIPTION = """One language model behind OpenAI's API and a small one of its own.
+
+Every answer that is not a success has the body `{"error": {"message", "type", "param", "code"}}`.
+A parameter that cannot be honoured is refused by name. Every answer carries `X-Request-Id`, the
+client's own where it sent one.
+"""
+
+TAGS = [
+    {"name": "OpenAI", "description": "For clients that speak OpenAI's API."},
+    {"name": "Native", "description": "A prompt in, its continuation out."},
+    {"name": "Tokens", "description": "Text to token ids and back."},
+    {"name": "Operations", "description": "Health, identity and metrics."},
+]
+
+# This product reports to nobody, whatever OpenTelemetry finds in its environment.
+NO_TELEMETRY: TelemetryConfig = {
+    "tracing": False,
+    "metrics": False,
+    "logs": False,
+    "operation_spans": False,
+    "auto_configure": False,
+}
+
+
+def create_app(state: ApplianceState) -> FastAPI:
+    """The application that serves `state`; it can answer /health before the model is loaded."""
+    app = FastAPI(
+        title="Llama Appliance",
+        version=appliance.__version__,
+        description=DESCRIPTION,
+        openapi_tags=TAGS,
+        openapi_url=None,
+        docs_url=None,
+        redoc_url=None,
+        redirect_slashes=False,
+        generate_unique_id_function=operation_id,
+        telemetry=NO_TELEMETRY,
+    )
+    app.state.appliance = state
+    app.add_middleware(Edge, state=state)
+    install_error_handlers(app)
+    for module in (chat, completions, embeddings, models, native, tokens, health):
+        app.include_router(module.router)
+    install_pages(app)
+    return app
+
+
+def operation_id(route: APIRoute) -> str:
+    return route.name

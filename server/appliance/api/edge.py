@@ -1,0 +1,140 @@
+"""The outermost layer: names each request, checks its Host, answers what nobody caught."""
+
+from __future__ import annotations
+
+import ipaddress
+import logging
+import re
+import time
+import uuid
+
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.requests import ClientDisconnect
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from appliance import logs
+from appliance.api.errors import CLIENT_CLOSED_REQUEST, error_response
+from appliance.api.state import ApplianceState
+from appliance.errors import HostNotAllowed
+
+logger = logging.getLogger(__name__)
+
+REQUEST_ID = re.compile(r"[\x21-\x7e]{1,128}")
+LOCAL_NAMES = frozenset({"localhost", "127.0.0.1", "::1"})
+WILDCARD_ADDRESSES = frozenset({"", "0.0.0.0", "::"})  # noqa: S104 - compared, not bound
+
+
+class Answer:
+    """What has been sent in answer to a request; names the request in its headers."""
+
+    def __init__(self, send: Send, request_id: str) -> None:
+        self.request_id = request_id
+        self.status: int | None = None
+        self._send = send
+
+    async def send(self, message: Message) -> None:
+        if message["type"] == "http.response.start":
+            self.status = message["status"]
+            headers = MutableHeaders(scope=message)
+            headers["X-Request-Id"] = self.request_id
+            headers["X-Content-Type-Options"] = "nosniff"
+        await self._send(message)
+
+
+class Edge:
+    """ASGI middleware: X-Request-Id in and out, Host allow-list, the last resort for exceptions."""
+
+    def __init__(self, app: ASGIApp, state: ApplianceState) -> None:
+        self.app = app
+        self.state = state
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        if scope["method"] == "HEAD":  # as GET; the server leaves out the body
+            scope = {**scope, "method": "GET"}
+        headers = Headers(scope=scope)
+        answer = Answer(send, choose_request_id(headers.get("x-request-id")))
+        scope["request_id"] = answer.request_id
+        token = logs.request_id.set(answer.request_id)
+        started_at = time.perf_counter()
+        try:
+            await self._serve(scope, receive, answer, headers.getlist("host"))
+        finally:
+            self._account(scope, answer, time.perf_counter() - started_at)
+            logs.request_id.reset(token)
+
+    async def _serve(
+        self, scope: Scope, receive: Receive, answer: Answer, hosts: list[str]
+    ) -> None:
+        try:
+            self._check_host(hosts)
+            await self.app(scope, receive, answer.send)
+        except ClientDisconnect:
+            pass  # it left while it sent its body
+        except HostNotAllowed as error:
+            self.state.metrics.count_rejection(error.code)
+            await error_response(error)(scope, receive, answer.send)
+        except Exception as error:
+            logger.exception("request_failed")
+            if answer.status is not None:
+                raise  # the server cuts the connection: a half answer must not look whole
+            await error_response(error)(scope, receive, answer.send)
+
+    def _account(self, scope: Scope, answer: Answer, duration_s: float) -> None:
+        route = getattr(scope.get("route"), "path", "unmatched")
+        status = answer.status or CLIENT_CLOSED_REQUEST
+        self.state.metrics.observe_request(route, status, duration_s)
+        logger.info(
+            "http_request",
+            extra={
+                "method": scope["method"],
+                "route": route,
+                "status": status,
+                "duration_s": round(duration_s, 4),
+            },
+        )
+
+    def _check_host(self, hosts: list[str]) -> None:
+        """Against DNS rebinding: a page of another site must not reach us under its own name.
+
+        A request without Host comes from no browser (HTTP/1.0 health checks) and passes.
+        """
+        if not hosts or "*" in self.state.allowed_hosts:
+            return
+        if len(hosts) == 1 and self._is_allowed(host_name(hosts[0])):
+            return
+        raise HostNotAllowed(
+            "This server does not answer to the name in the Host header."
+            " Use its address, or add the name to APPLIANCE_ALLOWED_HOSTS."
+        )
+
+    def _is_allowed(self, name: str) -> bool:
+        if name in LOCAL_NAMES or name == self.state.bound_host.lower():
+            return True
+        if name in (allowed.lower() for allowed in self.state.allowed_hosts):
+            return True
+        return self.state.bound_host in WILDCARD_ADDRESSES and is_ip_address(name)
+
+
+def choose_request_id(given: str | None) -> str:
+    """The client's own if it is 1 to 128 visible ASCII characters, else a fresh one."""
+    if given is not None and REQUEST_ID.fullmatch(given):
+        return given
+    return f"req-{uuid.uuid4().hex}"
+
+
+def host_name(header: str) -> str:
+    """The name in a Host header without port, brackets and final dot."""
+    if header.startswith("["):
+        return header[1:].partition("]")[0].lower()
+    return header.partition(":")[0].removesuffix(".").lower()
+
+
+def is_ip_address(name: str) -> bool:
+    try:
+        ipaddress.ip_address(name)
+    except ValueError:
+        return False
+    return True

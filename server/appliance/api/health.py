@@ -1,0 +1,164 @@
+"""Whether the process lives, whether it can serve, what it is, and its metrics."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from fastapi import APIRouter
+from pydantic import BaseModel, Field
+from starlette.responses import Response
+
+import appliance
+from appliance.api.route import StateDependency
+from appliance.api.sse import json_bytes
+from appliance.api.state import ApplianceState
+from appliance.metrics import CONTENT_TYPE
+
+router = APIRouter(tags=["Operations"])
+
+
+class Ready(BaseModel):
+    """The server answers requests."""
+
+    status: Literal["ok"]
+    model: Annotated[str, Field(description="The model it serves.")]
+    generation: Annotated[str | None, Field(description="The environment's generation, if set.")]
+    version: Annotated[str, Field(description="The server's version.")]
+    fingerprint: Annotated[str, Field(description="One hash over all that can change an answer.")]
+    hashes: Annotated[dict[str, str | None], Field(description="Short hashes of its parts.")]
+
+
+class NotReadyYet(BaseModel):
+    """The server does not answer requests."""
+
+    status: Annotated[Literal["loading", "draining", "failed"], Field(description="Why in a word.")]
+    reason: Annotated[str, Field(description="Why, in a sentence.")]
+
+
+class Life(BaseModel):
+    """alive, or stalled: there is work and it does not go on."""
+
+    status: Annotated[Literal["alive", "stalled"], Field(description="Which of the two.")]
+
+
+class Version(BaseModel):
+    """What runs here; hashes are full SHA-256 and null until the model is loaded."""
+
+    name: Literal["llama-appliance"]
+    version: Annotated[str, Field(description="The server's version.")]
+    generation: Annotated[str | None, Field(description="The environment's generation, if set.")]
+    model: Annotated[str | None, Field(description="The model it serves.")]
+    fingerprint: Annotated[
+        str | None, Field(description="One hash over all that can change an answer.")
+    ]
+    hashes: Annotated[dict[str, str | None] | None, Field(description="Hashes of its parts.")]
+    runtime: Annotated[
+        dict[str, str | int] | None, Field(description="Engine, dtype, device, threads and ISA.")
+    ]
+
+
+NOT_READY: dict[int | str, dict[str, Any]] = {
+    503: {"model": NotReadyYet, "description": "Not ready."}
+}
+
+
+@router.get(
+    "/health",
+    summary="Readiness",
+    response_description="Ready.",
+    response_model=Ready,
+    responses=NOT_READY,
+)
+async def get_health(state: StateDependency) -> Response:
+    """200 from the moment the model answers until the server drains; else 503 and the reason."""
+    return _json(_health(state), status=200 if state.status == "ready" else 503)
+
+
+@router.get(
+    "/readyz",
+    summary="Readiness, for probes",
+    response_description="Ready.",
+    response_model=Ready,
+    responses=NOT_READY,
+)
+async def get_readiness(state: StateDependency) -> Response:
+    """The same as /health, under the name that Kubernetes knows."""
+    return await get_health(state)
+
+
+@router.get(
+    "/livez",
+    summary="Liveness, for probes",
+    response_description="It lives.",
+    response_model=Life,
+    responses={503: {"model": Life, "description": "Restart it."}},
+)
+async def get_liveness(state: StateDependency) -> Response:
+    """503 only if there is work and the engine has made no step for too long."""
+    if state.is_stalled():
+        return _json({"status": "stalled"}, status=503)
+    return _json({"status": "alive"})
+
+
+@router.get(
+    "/version",
+    summary="What runs here",
+    response_description="Versions and hashes.",
+    response_model=Version,
+)
+async def get_version(state: StateDependency) -> Response:
+    """Enough to find out whether two servers are the same."""
+    identity = state.identity
+    version: dict[str, object] = {
+        "name": "llama-appliance",
+        "version": appliance.__version__,
+        "generation": state.generation,
+        "model": identity and identity.model,
+        "fingerprint": identity and identity.fingerprint,
+        "hashes": identity
+        and {
+            "weights": identity.weights,
+            "tokenizer": identity.tokenizer,
+            "template": identity.template,
+            "server": identity.server,
+        },
+        "runtime": identity
+        and {
+            "engine": identity.engine,
+            "dtype": identity.dtype,
+            "device": identity.device,
+            "threads": identity.num_threads,
+            "isa": identity.isa,
+        },
+    }
+    return _json(version)
+
+
+@router.get(
+    "/metrics",
+    summary="Metrics for Prometheus",
+    response_class=Response,
+    responses={200: {"content": {"text/plain": {}}, "description": "Prometheus' text format."}},
+)
+async def get_metrics(state: StateDependency) -> Response:
+    """All series of this process."""
+    return Response(state.metrics.render(), headers={"Content-Type": CONTENT_TYPE})
+
+
+def _health(state: ApplianceState) -> dict[str, object]:
+    if state.status != "ready" or state.identity is None:
+        return {"status": state.status, "reason": state.reason}
+    return {
+        "status": "ok",
+        "model": state.identity.model,
+        "generation": state.generation,
+        "version": appliance.__version__,
+        "fingerprint": state.identity.fingerprint,
+        "hashes": state.identity.short(),
+    }
+
+
+def _json(value: object, status: int = 200) -> Response:
+    return Response(
+        json_bytes(value), status, {"Cache-Control": "no-store"}, media_type="application/json"
+    )

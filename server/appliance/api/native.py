@@ -1,0 +1,148 @@
+"""POST /generate: a prompt in, its continuation out; parameters are named as in transformers."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Annotated, Literal
+
+from fastapi import APIRouter, Body
+from pydantic import BaseModel, Field
+from starlette.responses import Response
+
+from appliance.api import examples
+from appliance.api.fields import MAX_COUNT, SamplingModel
+from appliance.api.route import ERRORS, JsonRoute, RequestIdDependency, StateDependency
+from appliance.api.sse import DONE, json_bytes, start_stream
+from appliance.api.state import ApplianceState
+from appliance.api.usage import UsageObject, usage_dict
+from appliance.completion import CompletionRequest, CompletionStream, Delta, Usage
+from appliance.identity import Identity
+
+DEFAULT_NEW_TOKENS = 256
+
+router = APIRouter(route_class=JsonRoute, tags=["Native"])
+
+
+class GenerateRequest(SamplingModel):
+    """What to continue, how long, and how tokens are chosen."""
+
+    prompt: Annotated[str, Field(description="The text to continue.")]
+    max_length: Annotated[
+        int | None,
+        Field(ge=1, le=MAX_COUNT, description="Tokens of prompt and answer together, at most."),
+    ] = None
+    max_new_tokens: Annotated[
+        int | None,
+        Field(
+            ge=1,
+            le=MAX_COUNT,
+            description="Tokens of the answer, at most. With neither limit: 256, or what fits the"
+            " context. With both, the one that is reached first.",
+        ),
+    ] = None
+    return_full_text: Annotated[
+        bool | None,
+        Field(description="Begin generated_text with the prompt, as transformers' pipeline does."),
+    ] = False
+
+
+class GenerateResponse(BaseModel):
+    """The answer and what made it."""
+
+    generated_text: Annotated[
+        str, Field(description="The continuation alone, unless return_full_text was set.")
+    ]
+    finish_reason: Annotated[
+        Literal["stop", "length"], Field(description="stop: it ended; length: it was cut.")
+    ]
+    usage: UsageObject
+    model: Annotated[str, Field(description="The model that answered.")]
+    identity: Annotated[
+        dict[str, str | None], Field(description="Short hashes of what made this answer.")
+    ]
+
+
+EXAMPLE_ANSWER = (
+    'data: {"text":" there was"}\n\ndata: {"text":" a cat.","finish_reason":"stop"}\n\n'
+    'data: {"usage":{"prompt_tokens":4,"completion_tokens":5,"total_tokens":9},"model":"…",'
+    '"identity":{"weights":"…"}}\n\ndata: [DONE]\n\n'
+)
+
+
+@router.post(
+    "/generate",
+    summary="Continue a prompt",
+    response_model=GenerateResponse,
+    responses=ERRORS
+    | {
+        200: {
+            "description": "The continuation; with `stream`, as events.",
+            "content": {"text/event-stream": {"example": EXAMPLE_ANSWER}},
+        }
+    },
+)
+async def generate(
+    body: Annotated[GenerateRequest, Body(openapi_examples=examples.GENERATE)],
+    state: StateDependency,
+    request_id: RequestIdDependency,
+) -> Response:
+    """Continues `prompt`. `generated_text` is the continuation alone: with `stream` its pieces add
+    up to it, and the client has the prompt already. `return_full_text` puts the prompt in front."""
+    service, identity = state.require()
+    request = to_completion_request(body, request_id, state)
+    prefix = body.prompt if body.return_full_text else ""
+    if body.stream:
+        return await start_stream(service, [request], GenerateRenderer(identity, prefix))
+    completion = await service.complete(request)
+    choice = completion.choices[0]
+    answer = {
+        "generated_text": prefix + choice.text,
+        "finish_reason": choice.finish_reason,
+        **provenance(identity, completion.usage),
+    }
+    return Response(json_bytes(answer), media_type="application/json")
+
+
+def to_completion_request(
+    body: GenerateRequest, request_id: str, state: ApplianceState
+) -> CompletionRequest:
+    max_new_tokens, max_total_tokens = body.max_new_tokens, body.max_length
+    if max_new_tokens is None and max_total_tokens is None:
+        max_new_tokens, max_total_tokens = DEFAULT_NEW_TOKENS, state.max_context_tokens
+    return CompletionRequest(
+        request_id=request_id,
+        prompt=body.prompt,
+        max_new_tokens=max_new_tokens,
+        max_total_tokens=max_total_tokens,
+        **body.sampling(),
+    )
+
+
+def provenance(identity: Identity, usage: Usage) -> dict[str, object]:
+    return {
+        "usage": usage_dict(usage),
+        "model": identity.model,
+        "identity": identity.short() | {"generation": identity.generation},
+    }
+
+
+class GenerateRenderer:
+    """Events of text; the last one before [DONE] tells usage and identity."""
+
+    def __init__(self, identity: Identity, prefix: str) -> None:
+        self.identity = identity
+        self.prefix = prefix
+
+    def begin(self, _: Sequence[CompletionStream]) -> Iterator[bytes]:
+        if self.prefix:
+            yield b'data: {"text":' + json_bytes(self.prefix) + b"}\n\n"
+
+    def render(self, delta: Delta) -> Iterator[bytes]:
+        text = b'data: {"text":' + json_bytes(delta.text)
+        if delta.finish_reason is not None:
+            yield text + b',"finish_reason":"' + delta.finish_reason.encode() + b'"}\n\n'
+        elif delta.text:
+            yield text + b"}\n\n"
+
+    def end(self, streams: Sequence[CompletionStream]) -> Iterator[bytes]:
+        yield b"data: " + json_bytes(provenance(self.identity, streams[0].usage)) + b"\n\n" + DONE

@@ -1,0 +1,189 @@
+"""POST /v1/chat/completions: messages in, the assistant's next message out."""
+
+from __future__ import annotations
+
+import time
+import uuid
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Annotated
+
+from fastapi import APIRouter, Body
+from starlette.responses import Response
+
+from appliance.api import examples
+from appliance.api.openai.chat_answer import ChatCompletion
+from appliance.api.openai.chat_schema import (
+    ChatRequest,
+    JsonObjectFormat,
+    JsonSchemaFormat,
+    NamedTool,
+    ResponseFormat,
+    ToolSpec,
+)
+from appliance.api.openai.logprobs import chat_logprobs
+from appliance.api.openai.messages import template_messages
+from appliance.api.route import MODEL_ERRORS, JsonRoute, RequestIdDependency, StateDependency
+from appliance.api.sse import DONE, json_bytes, start_stream
+from appliance.api.usage import usage_dict
+from appliance.completion import (
+    ChatPrompt,
+    Choice,
+    CompletionRequest,
+    CompletionStream,
+    Delta,
+    OutputFormat,
+    Tool,
+    ToolCall,
+    ToolChoice,
+)
+
+router = APIRouter(route_class=JsonRoute, tags=["OpenAI"])
+
+EXAMPLE_STREAM = (
+    'data: {"id":"chatcmpl-…","object":"chat.completion.chunk","created":1795000000,"model":"…",'
+    '"system_fingerprint":"fp_…","choices":[{"index":0,"delta":{"content":"Hello"},'
+    '"logprobs":null,"finish_reason":null}]}\n\ndata: [DONE]\n\n'
+)
+
+
+@router.post(
+    "/v1/chat/completions",
+    summary="Answer a conversation",
+    response_model=ChatCompletion,
+    responses=MODEL_ERRORS
+    | {
+        200: {
+            "description": "The answer; with `stream`, as events.",
+            "content": {"text/event-stream": {"example": EXAMPLE_STREAM}},
+        }
+    },
+)
+async def create_chat_completion(
+    body: Annotated[ChatRequest, Body(openapi_examples=examples.CHAT)],
+    state: StateDependency,
+    request_id: RequestIdDependency,
+) -> Response:
+    """The assistant's next message. Parameters that cannot be honoured are refused by name."""
+    service, identity = state.require(body.model)
+    request = to_completion_request(body, request_id)
+    head: dict[str, object] = {
+        "id": f"chatcmpl-{uuid.uuid4().hex}",
+        "object": "chat.completion",
+        "created": int(time.time()),
+        "model": body.model,
+        "system_fingerprint": identity.fingerprint,
+    }
+    if body.stream:
+        return await start_stream(service, [request], ChatRenderer(body, head))
+    completion = await service.complete(request)
+    answer = head | {
+        "choices": [_choice(body, choice) for choice in completion.choices],
+        "usage": usage_dict(completion.usage),
+    }
+    return Response(json_bytes(answer), media_type="application/json")
+
+
+def to_completion_request(body: ChatRequest, request_id: str) -> CompletionRequest:
+    return CompletionRequest(
+        request_id=request_id,
+        prompt=ChatPrompt(
+            messages=template_messages(body.messages),
+            tools=tuple(_tool(tool) for tool in body.tools or ()),
+            tool_choice=_tool_choice(body),
+        ),
+        max_new_tokens=body.max_completion_tokens or body.max_tokens,
+        num_logprobs=(body.top_logprobs or 0) if body.logprobs else None,
+        output=_output_format(body.response_format),
+        **body.common(),
+    )
+
+
+def _tool(spec: ToolSpec) -> Tool:
+    function = spec.function
+    return Tool(
+        name=function.name,
+        description=function.description or "",
+        parameters=function.parameters or {"type": "object", "properties": {}},
+    )
+
+
+def _tool_choice(body: ChatRequest) -> ToolChoice:
+    if isinstance(body.tool_choice, NamedTool):
+        return ToolChoice(kind="named", name=body.tool_choice.function.name)
+    return ToolChoice(kind=body.tool_choice or "auto")
+
+
+def _output_format(response_format: ResponseFormat | None) -> OutputFormat:
+    if isinstance(response_format, JsonSchemaFormat):
+        return OutputFormat(kind="json_schema", schema=response_format.json_schema.schema_)
+    if isinstance(response_format, JsonObjectFormat):
+        return OutputFormat(kind="json_object")
+    return OutputFormat()
+
+
+def _choice(body: ChatRequest, choice: Choice) -> dict[str, object]:
+    calls = choice.tool_calls if body.parallel_tool_calls is not False else choice.tool_calls[:1]
+    message: dict[str, object] = {
+        "role": "assistant",
+        "content": None if calls and not choice.text else choice.text,
+        "refusal": None,
+    }
+    if calls:
+        message["tool_calls"] = [_call(call) for call in calls]
+    return {
+        "index": choice.index,
+        "message": message,
+        "logprobs": chat_logprobs(choice.tokens) if body.logprobs else None,
+        "finish_reason": choice.finish_reason,
+    }
+
+
+def _call(call: ToolCall) -> dict[str, object]:
+    return {
+        "id": call.call_id,
+        "type": "function",
+        "function": {"name": call.name, "arguments": call.arguments},
+    }
+
+
+class ChatRenderer:
+    """Writes chunks around parts that are the same in all of them, so that a token costs little."""
+
+    def __init__(self, body: ChatRequest, head: Mapping[str, object]) -> None:
+        chunk_head = {**head, "object": "chat.completion.chunk"}
+        self._body = body
+        self._before = b"data: " + json_bytes(chunk_head)[:-1] + b',"choices":['
+        self._after = b',"usage":null}\n\n' if body.includes_usage else b"}\n\n"
+        self._num_calls: Counter[int] = Counter()
+
+    def begin(self, _: Sequence[CompletionStream]) -> Iterator[bytes]:
+        for index in range(self._body.n or 1):
+            yield self._chunk(index, b'{"role":"assistant","content":"","refusal":null}')
+
+    def render(self, delta: Delta) -> Iterator[bytes]:
+        for call in delta.tool_calls:
+            number = self._num_calls[delta.index]
+            if number and self._body.parallel_tool_calls is False:
+                break
+            self._num_calls[delta.index] += 1
+            yield self._chunk(
+                delta.index, json_bytes({"tool_calls": [{"index": number, **_call(call)}]})
+            )
+        if delta.text or delta.tokens or delta.finish_reason:
+            content = b'{"content":' + json_bytes(delta.text) + b"}" if delta.text else b"{}"
+            logprobs = json_bytes(chat_logprobs(delta.tokens)) if delta.tokens else b"null"
+            yield self._chunk(delta.index, content, logprobs, delta.finish_reason)
+
+    def end(self, streams: Sequence[CompletionStream]) -> Iterator[bytes]:
+        if self._body.includes_usage:
+            usage = json_bytes(usage_dict(streams[0].usage))
+            yield self._before + b'],"usage":' + usage + b"}\n\n"
+        yield DONE
+
+    def _chunk(
+        self, index: int, delta: bytes, logprobs: bytes = b"null", finish: str | None = None
+    ) -> bytes:
+        reason = b"null" if finish is None else b'"' + finish.encode() + b'"'
+        choice = b'{"index":%d,"delta":%b,"logprobs":%b,"finish_reason":%b}]'
+        return self._before + choice % (index, delta, logprobs, reason) + self._after

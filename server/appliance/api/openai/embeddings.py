@@ -1,0 +1,101 @@
+"""POST /v1/embeddings: mean-pooled hidden states of a model that was made to write."""
+
+from __future__ import annotations
+
+import base64
+import struct
+from collections.abc import Mapping, Sequence
+from typing import Annotated, Literal
+
+from fastapi import APIRouter, Body
+from pydantic import BaseModel, Field
+from starlette.responses import Response
+
+from appliance.api import examples
+from appliance.api.errors import naming
+from appliance.api.fields import RequestModel
+from appliance.api.openai.prompts import Prompts, split_prompts
+from appliance.api.openai.shared import ModelName
+from appliance.api.route import MODEL_ERRORS, JsonRoute, StateDependency
+from appliance.api.sse import json_bytes
+
+router = APIRouter(route_class=JsonRoute, tags=["OpenAI"])
+
+
+class EmbeddingsRequest(RequestModel):
+    """Texts to place in the model's space."""
+
+    model: ModelName
+    input: Annotated[
+        Prompts, Field(description="A text, texts, a list of token ids, or lists of token ids.")
+    ]
+    encoding_format: Annotated[
+        Literal["float", "base64"] | None,
+        Field(description="base64: little-endian 32-bit floats."),
+    ] = "float"
+    user: Annotated[str | None, Field(max_length=512, description="Accepted; changes nothing.")] = (
+        None
+    )
+
+    @classmethod
+    def refused_fields(cls) -> Mapping[str, str]:
+        return {"dimensions": "a vector has as many dimensions as the model's hidden state"}
+
+
+class EmbeddingObject(BaseModel):
+    """The vector of one input."""
+
+    object: Literal["embedding"]
+    index: Annotated[int, Field(description="Which input.")]
+    embedding: Annotated[
+        list[float] | str, Field(description="A vector of length 1, or its bytes in base64.")
+    ]
+
+
+class EmbeddingsUsage(BaseModel):
+    """Tokens of all inputs."""
+
+    prompt_tokens: Annotated[int, Field(description="Tokens of all inputs.")]
+    total_tokens: Annotated[int, Field(description="The same: nothing is written.")]
+
+
+class EmbeddingsResponse(BaseModel):
+    """A vector for each input."""
+
+    object: Literal["list"]
+    data: list[EmbeddingObject]
+    model: Annotated[str, Field(description="The model that embedded them.")]
+    usage: EmbeddingsUsage
+
+
+@router.post(
+    "/v1/embeddings",
+    summary="Embed texts",
+    response_description="A vector for each input.",
+    response_model=EmbeddingsResponse,
+    responses=MODEL_ERRORS,
+)
+async def create_embeddings(
+    body: Annotated[EmbeddingsRequest, Body(openapi_examples=examples.EMBEDDINGS)],
+    state: StateDependency,
+) -> Response:
+    """The mean over a text's tokens of the model's final hidden states, scaled to length 1. A model
+    that was trained to embed places texts better than one that was trained to write."""
+    service, identity = state.require(body.model)
+    with naming("input"):
+        embeddings = await service.embed(tuple(split_prompts(body.input)))
+    write = _as_base64 if body.encoding_format == "base64" else list
+    answer = {
+        "object": "list",
+        "data": [
+            {"object": "embedding", "index": index, "embedding": write(vector)}
+            for index, vector in enumerate(embeddings.vectors)
+        ],
+        "model": identity.model,
+        "usage": {"prompt_tokens": embeddings.num_tokens, "total_tokens": embeddings.num_tokens},
+    }
+    return Response(json_bytes(answer), media_type="application/json")
+
+
+def _as_base64(vector: Sequence[float]) -> str:
+    return base64.b64encode(struct.pack(f"<{len(vector)}f", *vector)).decode()

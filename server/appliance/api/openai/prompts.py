@@ -1,0 +1,55 @@
+"""The four ways to write prompts: a text, texts, token ids, lists of token ids."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from pydantic import Discriminator, Field, Tag
+
+from appliance.api.errors import REFUSED
+from appliance.api.fields import MAX_COUNT
+
+MAX_PROMPTS = 64
+
+TokenIds = Annotated[
+    list[Annotated[int, Field(ge=0, le=MAX_COUNT)]], Field(min_length=1, fail_fast=True)
+]
+
+
+def prompt_kind(value: object) -> str | None:
+    """The first entry of a list tells what kind of list it is."""
+    if isinstance(value, str):
+        return "@text"
+    if not isinstance(value, list) or not value:
+        return None
+    kinds = {str: "@texts", int: "@ids", list: "@lists"}
+    return kinds.get(type(value[0]))
+
+
+Prompts = Annotated[
+    Annotated[str, Tag("@text")]
+    | Annotated[list[str], Field(max_length=MAX_PROMPTS, fail_fast=True), Tag("@texts")]
+    | Annotated[TokenIds, Tag("@ids")]
+    | Annotated[list[TokenIds], Field(max_length=MAX_PROMPTS, fail_fast=True), Tag("@lists")],
+    Discriminator(
+        prompt_kind,
+        custom_error_type=REFUSED,
+        custom_error_message="must be a string, a list of strings, a list of token ids"
+        " or a list of lists of token ids, and not empty",
+    ),
+]
+
+
+def split_prompts(
+    prompts: str | list[str] | list[int] | list[list[int]],
+) -> list[str | tuple[int, ...]]:
+    """One entry a prompt."""
+    if isinstance(prompts, str):
+        return [prompts]
+    if isinstance(prompts[0], int):
+        return [tuple(entry for entry in prompts if isinstance(entry, int))]
+    return [
+        entry if isinstance(entry, str) else tuple(entry)
+        for entry in prompts
+        if not isinstance(entry, int)
+    ]

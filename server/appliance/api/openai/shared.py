@@ -1,0 +1,145 @@
+"""The parameters that chat and text completions have in common."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Annotated, Literal, Self
+
+from pydantic import AfterValidator, Field, model_validator
+
+from appliance.api.fields import RequestModel, SamplingFields, SamplingModel, given, only, refuse
+from appliance.errors import InvalidRequest
+
+MAX_CHOICES = 8
+MAX_TOP_LOGPROBS = 20
+MAX_BIASED_TOKENS = 1024
+
+ModelName = Annotated[
+    str, Field(min_length=1, max_length=256, description="A model of GET /v1/models.")
+]
+
+UNKNOWN_EXTENSIONS = {
+    "best_of": "ask for n answers and choose among them",
+    "suffix": "this model continues text, it does not fill gaps",
+    "beam_search": "use n, or temperature 0",
+    "use_beam_search": "use n, or temperature 0",
+    "ignore_eos": "an answer ends where the model ends it",
+    "min_tokens": "an answer ends where the model ends it",
+    "stop_token_ids": "use stop with strings",
+    "guided_json": "use response_format of type json_schema",
+    "guided_regex": "use response_format of type json_schema",
+    "guided_grammar": "use response_format of type json_schema",
+    "prompt_logprobs": "use echo and logprobs on /v1/completions",
+    "prompt_cache_retention": "what stays cached is the server's choice",
+    "prompt_cache_options": "what stays cached is the server's choice",
+    "prompt_embeds": "send text or token ids",
+}
+
+
+def check_bias(bias: Mapping[str, float]) -> Mapping[str, float]:
+    for token_id in bias:
+        if not (token_id.isascii() and token_id.isdigit() and len(token_id) <= 10):
+            raise refuse("has a key that is no token id; keys are token ids as strings")
+    return bias
+
+
+class StreamOptions(RequestModel):
+    """How a stream is told."""
+
+    include_usage: Annotated[
+        bool | None, Field(description="End the stream with an event that tells the usage.")
+    ] = False
+    include_obfuscation: Annotated[
+        Literal[False] | None,
+        only(False, None, why="events carry no padding"),
+        Field(description="Accepted as false: events carry no padding."),
+    ] = None
+
+
+class CompletionFields(SamplingFields):
+    """The further parts of CompletionRequest that both OpenAI faces fill."""
+
+    n: int
+    presence_penalty: float
+    frequency_penalty: float
+    logit_bias: dict[int, float]
+
+
+class OpenAIRequest(SamplingModel):
+    """top_k, min_p and repetition_penalty are extensions; the others are as in OpenAI's API."""
+
+    model: ModelName
+    n: Annotated[
+        int | None, Field(ge=1, le=MAX_CHOICES, description="How many answers to make.")
+    ] = 1
+    presence_penalty: Annotated[
+        float | None, Field(ge=-2, le=2, description="Above 0: less of what the answer said once.")
+    ] = 0.0
+    frequency_penalty: Annotated[
+        float | None, Field(ge=-2, le=2, description="Above 0: less of what it said often.")
+    ] = 0.0
+    logit_bias: Annotated[
+        Annotated[
+            dict[str, Annotated[float, Field(ge=-100, le=100)]],
+            Field(max_length=MAX_BIASED_TOKENS),
+            AfterValidator(check_bias),
+        ]
+        | None,
+        Field(description="Token id to what is added to its logit, -100 to 100."),
+    ] = None
+    stream_options: Annotated[StreamOptions | None, Field(description="How a stream is told.")] = (
+        None
+    )
+    user: Annotated[str | None, Field(max_length=512, description="Accepted; changes nothing.")] = (
+        None
+    )
+    safety_identifier: Annotated[
+        str | None, Field(max_length=512, description="Accepted; changes nothing.")
+    ] = None
+    prompt_cache_key: Annotated[
+        str | None, Field(max_length=512, description="Accepted; changes nothing.")
+    ] = None
+    metadata: Annotated[
+        dict[
+            Annotated[str, Field(max_length=64)],
+            Annotated[str, Field(max_length=512)],
+        ]
+        | None,
+        Field(max_length=16, description="Accepted; changes nothing and is not stored."),
+    ] = None
+    store: Annotated[
+        Literal[False] | None,
+        only(False, None, why="answers are never stored, so leave it out or false"),
+        Field(description="Accepted as false: answers are never stored."),
+    ] = None
+    service_tier: Annotated[
+        Literal["auto", "default"] | None,
+        only("auto", "default", None, why="there is one tier; use auto"),
+        Field(description="Accepted as auto or default: there is one tier."),
+    ] = None
+
+    @classmethod
+    def refused_fields(cls) -> Mapping[str, str]:
+        return UNKNOWN_EXTENSIONS
+
+    @model_validator(mode="after")
+    def _check_stream_options(self) -> Self:
+        if self.stream_options is not None and not self.stream:
+            raise InvalidRequest(
+                "`stream_options` is only for streams; set stream to true or leave it out.",
+                param="stream_options",
+            )
+        return self
+
+    @property
+    def includes_usage(self) -> bool:
+        return bool(self.stream_options and self.stream_options.include_usage)
+
+    def common(self) -> CompletionFields:
+        return {
+            **self.sampling(),
+            "n": given(self.n, 1),
+            "presence_penalty": given(self.presence_penalty, 0.0),
+            "frequency_penalty": given(self.frequency_penalty, 0.0),
+            "logit_bias": {int(key): bias for key, bias in (self.logit_bias or {}).items()},
+        }

@@ -1,0 +1,122 @@
+"""Server-sent events: writes a completion as it grows, for as long as someone reads.
+
+A slow client slows only itself: the next delta is taken when the socket took the last one.
+Meanwhile the answer waits in its stream, which holds no more than its own number of tokens.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import AsyncGenerator, Iterator, Sequence
+from contextlib import aclosing
+from typing import Protocol
+
+from starlette.responses import Response
+from starlette.types import Receive, Scope, Send
+
+from appliance.api.disconnect import run_while_connected
+from appliance.api.errors import failure_bytes
+from appliance.completion import CompletionRequest, CompletionService, CompletionStream, Delta
+
+logger = logging.getLogger(__name__)
+
+DONE = b"data: [DONE]\n\n"
+HEADERS = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
+
+
+def json_bytes(value: object) -> bytes:
+    """Compact JSON in ASCII: no byte of a text can be taken for the end of a line of the stream."""
+    return json.dumps(value, separators=(",", ":")).encode()
+
+
+class Renderer(Protocol):
+    """How one face of the API writes a stream."""
+
+    def begin(self, streams: Sequence[CompletionStream]) -> Iterator[bytes]:
+        """What comes before the first delta, which is known to be there."""
+
+    def render(self, delta: Delta) -> Iterator[bytes]: ...
+
+    def end(self, streams: Sequence[CompletionStream]) -> Iterator[bytes]:
+        """What comes after the last delta, `[DONE]` included."""
+
+
+class EventStream(Response):
+    """Writes one or more completions; whatever happens, they are closed at the end."""
+
+    media_type = "text/event-stream"
+
+    def __init__(
+        self,
+        streams: Sequence[CompletionStream],
+        first: Delta | None,
+        rest: AsyncGenerator[Delta, None],
+        renderer: Renderer,
+    ) -> None:
+        super().__init__(headers=HEADERS)
+        del self.headers["content-length"]
+        self.streams = streams
+        self.first = first
+        self.rest = rest
+        self.renderer = renderer
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            await run_while_connected(receive, self._write(send))
+        finally:
+            await close_all(self.streams)
+
+    async def _write(self, send: Send) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
+        try:
+            await self._write_events(send)
+        except Exception as error:
+            # The status has been sent, so the error is the last event, and [DONE] never comes.
+            logger.exception("stream_failed")
+            await _send_event(send, b"data: " + failure_bytes(error) + b"\n\n")
+        await send({"type": "http.response.body", "body": b""})
+
+    async def _write_events(self, send: Send) -> None:
+        for event in self.renderer.begin(self.streams):
+            await _send_event(send, event)
+        async with aclosing(self.rest):
+            delta = self.first
+            while delta is not None:
+                for event in self.renderer.render(delta):
+                    await _send_event(send, event)
+                delta = await anext(self.rest, None)
+        for event in self.renderer.end(self.streams):
+            await _send_event(send, event)
+
+
+async def _send_event(send: Send, event: bytes) -> None:
+    await send({"type": "http.response.body", "body": event, "more_body": True})
+
+
+async def start_stream(
+    service: CompletionService, requests: Sequence[CompletionRequest], renderer: Renderer
+) -> EventStream:
+    """Answers once the first delta is there: until then an error still has its own status."""
+    streams: list[CompletionStream] = []
+    try:
+        for request in requests:
+            streams += [await service.start(request)]
+        deltas = chain(streams)
+        first = await anext(deltas, None)
+    except BaseException:
+        await close_all(streams)
+        raise
+    return EventStream(streams, first, deltas, renderer)
+
+
+async def chain(streams: Sequence[CompletionStream]) -> AsyncGenerator[Delta, None]:
+    """The deltas of one stream after the other; all of them are computed meanwhile."""
+    for stream in streams:
+        async for delta in stream:
+            yield delta
+
+
+async def close_all(streams: Sequence[CompletionStream]) -> None:
+    for stream in streams:
+        await stream.aclose()

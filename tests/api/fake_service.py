@@ -1,0 +1,179 @@
+"""A completion service that says what a test tells it to, and remembers what it was asked."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import AsyncIterator, Callable, Sequence
+
+from appliance.completion import (
+    ChatPrompt,
+    Choice,
+    Completion,
+    CompletionRequest,
+    CompletionService,
+    CompletionStream,
+    Delta,
+    Embeddings,
+    TokenChoice,
+    ToolCall,
+    Usage,
+)
+from appliance.errors import InvalidRequest
+
+Script = Callable[[CompletionRequest], Sequence[Delta | Exception]]
+
+PIECES = ("Hello", " there", "!")
+NUM_PROMPT_TOKENS = 5
+FORBIDDEN_TOKEN = 1_000_000
+
+
+def token(text: str, logprob: float = -0.5, num_top: int = 0) -> TokenChoice:
+    others = tuple(
+        TokenChoice(token_id=900 + rank, text=f"{text}{rank}", bytes=b"?", logprob=logprob - rank)
+        for rank in range(num_top)
+    )
+    return TokenChoice(
+        token_id=len(text), text=text, bytes=text.encode(), logprob=logprob, top=others
+    )
+
+
+def say(
+    *pieces: str, finish: bool = True, index: int = 0, num_logprobs: int | None = None
+) -> list[Delta]:
+    """One delta a piece; the last one ends the choice."""
+    return [
+        Delta(
+            index=index,
+            text=piece,
+            tokens=() if num_logprobs is None else (token(piece, num_top=num_logprobs),),
+            finish_reason="stop" if finish and number == len(pieces) - 1 else None,
+        )
+        for number, piece in enumerate(pieces)
+    ]
+
+
+def polite_script(request: CompletionRequest) -> list[Delta | Exception]:
+    """What a well-behaved model does: a greeting, JSON where it is asked for, or a tool call."""
+    pieces = PIECES if request.output.kind == "text" else ('{"city":', ' "Oslo"}')
+    if request.max_new_tokens == 0:
+        return [Delta(index=index, finish_reason="length") for index in range(request.n)]
+    deltas: list[Delta | Exception] = []
+    for index in range(request.n):
+        if has_forced_tool(request):
+            deltas += tool_call_deltas(request, index)
+        else:
+            deltas += say(*pieces, index=index, num_logprobs=request.num_logprobs)
+    return deltas
+
+
+def has_forced_tool(request: CompletionRequest) -> bool:
+    prompt = request.prompt
+    return isinstance(prompt, ChatPrompt) and prompt.tool_choice.kind in ("required", "named")
+
+
+def tool_call_deltas(request: CompletionRequest, index: int) -> list[Delta]:
+    assert isinstance(request.prompt, ChatPrompt)
+    name = request.prompt.tool_choice.name or request.prompt.tools[0].name
+    call = ToolCall(call_id=f"call_{index}", name=name, arguments='{"city": "Oslo"}')
+    return [Delta(index=index, tool_calls=(call,), finish_reason="tool_calls")]
+
+
+def text_of(prompt: str | tuple[int, ...] | ChatPrompt) -> str:
+    """A token is a character."""
+    assert not isinstance(prompt, ChatPrompt)
+    return prompt if isinstance(prompt, str) else "".join(map(chr, prompt))
+
+
+def refuse_forbidden(prompt: str | tuple[int, ...]) -> None:
+    if isinstance(prompt, tuple) and FORBIDDEN_TOKEN in prompt:
+        raise InvalidRequest("1000000 is not a token of this model.", param="prompt")
+
+
+class FakeService(CompletionService):
+    """`script` decides the answers; with `hold`, an answer stops there and never ends."""
+
+    def __init__(self) -> None:
+        self.reset()
+
+    def reset(self) -> None:
+        self.script: Script = polite_script
+        self.start_error: Exception | None = None
+        self.hold = False
+        self.requests: list[CompletionRequest] = []
+        self.streams: list[FakeStream] = []
+        self.embedded: list[tuple[str | tuple[int, ...], ...]] = []
+        self.has_started = threading.Event()
+        self.has_closed = threading.Event()
+
+    async def start(self, request: CompletionRequest) -> CompletionStream:
+        self.requests.append(request)
+        if self.start_error is not None:
+            raise self.start_error
+        stream = FakeStream(self, request, self.script(request))
+        self.streams.append(stream)
+        self.has_started.set()
+        return stream
+
+    async def complete(self, request: CompletionRequest) -> Completion:
+        stream = await self.start(request)
+        choices = [Choice(index=index) for index in range(request.n)]
+        try:
+            async for delta in stream:
+                choice = choices[delta.index]
+                choice.text += delta.text
+                choice.tokens.extend(delta.tokens)
+                choice.tool_calls.extend(delta.tool_calls)
+                choice.finish_reason = delta.finish_reason or choice.finish_reason
+        finally:
+            await stream.aclose()
+        return Completion(choices=choices, usage=stream.usage, prompt_choices=stream.prompt_choices)
+
+    async def embed(self, inputs: tuple[str | tuple[int, ...], ...]) -> Embeddings:
+        self.embedded.append(inputs)
+        for tokens in inputs:
+            refuse_forbidden(tokens)
+        return Embeddings(vectors=[[0.6, 0.8, 0.0] for _ in inputs], num_tokens=3 * len(inputs))
+
+    async def tokenize(
+        self, prompt: str | ChatPrompt, *, add_special_tokens: bool = True
+    ) -> list[int]:
+        if isinstance(prompt, ChatPrompt):
+            prompt = "".join(str(message["content"]) for message in prompt.messages)
+        return [1] * add_special_tokens + [ord(character) for character in prompt]
+
+    async def detokenize(self, token_ids: tuple[int, ...]) -> str:
+        refuse_forbidden(token_ids)
+        return text_of(token_ids)
+
+
+class FakeStream(CompletionStream):
+    def __init__(
+        self, service: FakeService, request: CompletionRequest, script: Sequence[Delta | Exception]
+    ) -> None:
+        self.request = request
+        self.is_closed = False
+        self.prompt_choices: tuple[TokenChoice | None, ...] | None = None
+        self._service = service
+        self._script = script
+        self._num_deltas = 0
+
+    async def __aiter__(self) -> AsyncIterator[Delta]:
+        if self.request.num_prompt_logprobs is not None:
+            text = text_of(self.request.prompt)
+            self.prompt_choices = (None, *(token(character, -1.5, 1) for character in text[1:]))
+        for item in self._script:
+            if isinstance(item, Exception):
+                raise item
+            self._num_deltas += 1
+            yield item
+        if self._service.hold:
+            await asyncio.Event().wait()
+
+    @property
+    def usage(self) -> Usage:
+        return Usage(prompt_tokens=NUM_PROMPT_TOKENS, completion_tokens=self._num_deltas)
+
+    async def aclose(self) -> None:
+        self.is_closed = True
+        self._service.has_closed.set()

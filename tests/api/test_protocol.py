@@ -1,0 +1,87 @@
+"""The head of a request has bounds, in bytes and in time; what is not HTTP is told so."""
+
+from __future__ import annotations
+
+import json
+import socket
+
+import httpx2
+import pytest
+
+from appliance.api import protocol
+from tests.api.conftest import FakeServer
+
+WAIT_S = 10
+
+
+def connect(server: FakeServer) -> socket.socket:
+    return socket.create_connection(("127.0.0.1", server.port), timeout=WAIT_S)
+
+
+def read_to_end(connection: socket.socket) -> bytes:
+    answer = b""
+    try:
+        while part := connection.recv(65536):
+            answer += part
+    except ConnectionError:
+        pass
+    return answer
+
+
+@pytest.mark.parametrize("line", [b"a" * 1000, b"a: b\r\n" * 100])
+def test_an_endless_head_is_cut_off(
+    fake_server: FakeServer, http: httpx2.Client, line: bytes
+) -> None:
+    with connect(fake_server) as connection:
+        connection.sendall(b"GET /livez HTTP/1.1\r\nHost: localhost\r\nX-A: ")
+        num_sent = 0
+        try:
+            while num_sent < 50_000_000:
+                connection.sendall(line)
+                num_sent += len(line)
+        except ConnectionError:
+            pass
+    assert num_sent < 50_000_000
+    assert http.get("/livez").status_code == 200
+
+
+def test_too_large_a_head_is_told_so(fake_server: FakeServer, http: httpx2.Client) -> None:
+    with connect(fake_server) as connection:
+        connection.sendall(b"GET /livez HTTP/1.1\r\n")
+        http.get("/livez")  # answered after the line above was read
+        connection.sendall(b"X-A: " + b"a" * (protocol.MAX_HEAD_BYTES + 1))
+        answer = read_to_end(connection)
+    assert answer.startswith(b"HTTP/1.1 431 ")
+    assert json.loads(answer.partition(b"\r\n\r\n")[2])["error"]["code"] == "headers_too_large"
+
+
+def test_large_cookies_are_no_reason_to_refuse(http: httpx2.Client) -> None:
+    response = http.get("/livez", headers={"Cookie": "a" * 30_000})
+    assert response.status_code == 200
+
+
+@pytest.mark.parametrize("sent", [b"", b"GET /livez HTTP/1.1\r\nHost: local"])
+def test_a_head_that_does_not_end_is_not_awaited_for_ever(
+    fake_server: FakeServer, monkeypatch: pytest.MonkeyPatch, sent: bytes
+) -> None:
+    monkeypatch.setattr(protocol, "HEAD_TIMEOUT_S", 0.05)
+    with connect(fake_server) as connection:
+        connection.sendall(sent)
+        assert connection.recv(1) == b""
+
+
+def test_a_connection_is_used_again(fake_server: FakeServer) -> None:
+    """Two requests in one write: the second waits for the first."""
+    request = b"GET /livez HTTP/1.1\r\nHost: localhost\r\n"
+    with connect(fake_server) as connection:
+        connection.sendall(request + b"\r\n" + request + b"Connection: close\r\n\r\n")
+        assert read_to_end(connection).count(b"HTTP/1.1 200 OK") == 2
+
+
+@pytest.mark.parametrize("sent", [b"\x16\x03\x01 hello\r\n\r\n", b"GET\r\n\r\n", b"{}\r\n\r\n"])
+def test_what_is_not_http_is_told_so(fake_server: FakeServer, sent: bytes) -> None:
+    with connect(fake_server) as connection:
+        connection.sendall(sent)
+        answer = read_to_end(connection)
+    assert answer.startswith(b"HTTP/1.1 400 ")
+    assert json.loads(answer.partition(b"\r\n\r\n")[2])["error"]["code"] == "invalid_http"
