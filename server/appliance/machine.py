@@ -1,4 +1,4 @@
-"""What this process may use of the machine: cores and memory, container limits included."""
+"""What this process takes of the machine: cores and memory, container limits included."""
 
 from __future__ import annotations
 
@@ -8,21 +8,29 @@ from pathlib import Path
 CGROUP = Path("/sys/fs/cgroup")
 
 
+def wait_passively() -> None:
+    """Let idle OpenMP threads sleep. By default they spin, which takes the cores from the others
+    and makes torch many times slower wherever two processes share them. Before torch's import."""
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
+
 def available_cores(cgroup: Path = CGROUP) -> int:
     """Cores this process may run on, a CPU quota rounded down to whole ones."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    cores = (
+        len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    )
     quota, _, period = _read(cgroup / "cpu.max").partition(" ")
     if quota.isdigit() and period.isdigit():
         cores = min(cores, int(quota) // int(period))
     return max(cores, 1)
 
 
-def available_memory_bytes(cgroup: Path = CGROUP, meminfo: Path = Path("/proc/meminfo")) -> int | None:
+def available_memory_bytes(
+    cgroup: Path = CGROUP, meminfo: Path = Path("/proc/meminfo")
+) -> int | None:
     """Memory still free for us, or None where the system does not tell."""
-    amounts = []
-    for line in _read(meminfo).splitlines():
-        if line.startswith("MemAvailable:"):
-            amounts.append(int(line.split()[1]) * 1024)
+    lines = _read(meminfo).splitlines()
+    amounts = [int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable:")]
     limit, used = _read(cgroup / "memory.max"), _read(cgroup / "memory.current")
     if limit.isdigit() and used.isdigit():
         amounts.append(max(int(limit) - int(used), 0))

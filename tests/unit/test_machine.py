@@ -19,8 +19,12 @@ def test_no_quota_leaves_every_core(tmp_path: Path) -> None:
     assert available_cores(tmp_path) == available_cores(tmp_path / "absent") >= 1
 
 
-@pytest.mark.parametrize(("limit", "expected"), [("1000000", 400_000), ("max", 2_048_000), ("100", 0)])
-def test_memory_is_the_smaller_of_the_machine_and_the_container(tmp_path: Path, limit: str, expected: int) -> None:
+@pytest.mark.parametrize(
+    ("limit", "expected"), [("1000000", 400_000), ("max", 2_048_000), ("100", 0)]
+)
+def test_memory_is_the_smaller_of_the_machine_and_the_container(
+    tmp_path: Path, limit: str, expected: int
+) -> None:
     meminfo = tmp_path / "meminfo"
     meminfo.write_text("MemTotal:  9000 kB\nMemAvailable:    2000 kB\n")
     (tmp_path / "memory.max").write_text(limit)

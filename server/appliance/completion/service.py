@@ -168,6 +168,8 @@ class CompletionService:
         """The smallest limit the request names; without one, what is left of the context."""
         room = self._model.max_context_tokens - num_prompt_tokens
         limits = [] if request.max_new_tokens is None else [request.max_new_tokens]
+        if room < min([1, *limits]):
+            raise self._too_long(num_prompt_tokens)
         if request.max_total_tokens is not None:
             limits.append(request.max_total_tokens - num_prompt_tokens)
             if limits[-1] < 1:
@@ -176,10 +178,10 @@ class CompletionService:
                     f"the prompt has {num_prompt_tokens}. Raise it or use max_new_tokens.",
                     param="max_length",
                 )
-        wanted = min(limits, default=None)
-        if room < (1 if wanted is None else wanted):
+        wanted = min(limits, default=room)
+        if wanted > room:
             raise self._too_long(num_prompt_tokens, wanted)
-        return room if wanted is None else wanted
+        return wanted
 
     def _too_long(
         self, num_prompt_tokens: int, num_new_tokens: int | None = None

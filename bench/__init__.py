@@ -1,0 +1,1 @@
+"""Measurements of this machine; each module is one bench, `python -m bench NAME` runs it."""
