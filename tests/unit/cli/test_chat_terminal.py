@@ -10,6 +10,8 @@ import sys
 import threading
 from collections.abc import Iterator
 
+import pytest
+
 from tests.unit.cli.scripted_server import (
     Received,
     Reply,
@@ -24,7 +26,10 @@ CTRL_D = b"\x04"
 def read_until(terminal: int, text: bytes) -> bytes:
     seen = b""
     while text not in seen:
-        seen += os.read(terminal, 4096)
+        try:
+            seen += os.read(terminal, 4096)
+        except OSError:  # nobody is left on the other side
+            pytest.fail(f"the program ended before it said {text!r}; it said {seen!r}")
     return seen
 
 
@@ -48,7 +53,8 @@ def test_ctrl_c_stops_the_answer_and_ctrl_d_leaves() -> None:
         with subprocess.Popen(
             command, stdin=program_side, stdout=program_side, stderr=program_side, env=environ
         ) as program:
-            watchdog = threading.Timer(20, program.kill)
+            os.close(program_side)  # the program's copy is the last: reads end when it ends
+            watchdog = threading.Timer(60, program.kill)
             watchdog.start()
             read_until(terminal, b"> ")
             os.write(terminal, b"Go on\n")
@@ -61,4 +67,3 @@ def test_ctrl_c_stops_the_answer_and_ctrl_d_leaves() -> None:
             watchdog.cancel()
         assert client_left.wait(5)
     os.close(terminal)
-    os.close(program_side)
