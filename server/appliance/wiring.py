@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING
 from appliance import __version__
 from appliance.api.app import create_app
 from appliance.api.state import ApplianceState
-from appliance.cli.banner import Running, banner, loading
-from appliance.cli.terminal import Ink
 from appliance.completion import CompletionRequest, CompletionService
 from appliance.completion.service import SamplingDefaults, TextModel
+from appliance.console.banner import Running, banner, loading
+from appliance.console.ink import Ink
 from appliance.engine.engine import Engine
 from appliance.engine.model.dtype import choose_dtype
 from appliance.errors import ModelRefused, SettingsError

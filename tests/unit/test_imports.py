@@ -31,7 +31,8 @@ ALLOWED: dict[str, set[str]] = {
     "identity": {"file_hashes", "model_store"},
     "api": {"errors", "logs", "metrics", "identity", "completion"},
     "lifecycle": {"errors", "api.protocol", "api.state"},
-    "cli": {"errors", "settings", "file_hashes", "model_store", "identity", "wiring"},
+    "console": set(),
+    "cli": {"console", "errors", "settings", "file_hashes", "model_store", "identity", "wiring"},
     "__main__": {"cli"},
 }
 CONSTRUCTS_EVERYTHING = "wiring"

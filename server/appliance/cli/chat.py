@@ -16,7 +16,7 @@ from appliance.cli.client_flags import (
     client_values,
 )
 from appliance.cli.parsing import add_command, examples
-from appliance.cli.terminal import Ink
+from appliance.console.ink import Ink
 
 if TYPE_CHECKING:
     import argparse

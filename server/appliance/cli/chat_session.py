@@ -9,14 +9,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from appliance.cli.client import ServerError
-from appliance.cli.terminal import printable
+from appliance.console.ink import printable
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from typing import TextIO
 
     from appliance.cli.client import Client
-    from appliance.cli.terminal import Ink
+    from appliance.console.ink import Ink
 
 PROMPT = "> "
 HELP = """\

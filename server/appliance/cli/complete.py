@@ -13,7 +13,7 @@ from appliance.cli.client_flags import (
     client_values,
 )
 from appliance.cli.parsing import add_command, examples
-from appliance.cli.terminal import printable
+from appliance.console.ink import printable
 
 if TYPE_CHECKING:
     import argparse

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from appliance.cli.client_flags import CLIENT_PREFIX
 from appliance.cli.parsing import add_command, examples
-from appliance.cli.terminal import Ink
+from appliance.console.ink import Ink
 from appliance.settings import (
     FAMILIAR_NAMES,
     Settings,

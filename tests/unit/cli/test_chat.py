@@ -12,7 +12,7 @@ import pytest
 from appliance.cli.chat_session import ChatSession, Meter
 from appliance.cli.client import Client
 from appliance.cli.main import main
-from appliance.cli.terminal import Ink, printable
+from appliance.console.ink import Ink, printable
 from tests.unit.cli.scripted_server import (
     ScriptedServer,
     chat_event,

@@ -9,8 +9,8 @@ from dataclasses import replace
 
 import pytest
 
-from appliance.cli.banner import Running, banner, loading, url_of
-from appliance.cli.terminal import Ink
+from appliance.console.banner import Running, banner, loading, url_of
+from appliance.console.ink import Ink
 
 PLAIN = Ink(is_coloured=False)
 EVERY_INTERFACE = "0.0.0.0"  # noqa: S104 - named, not bound

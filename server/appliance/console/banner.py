@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from appliance.cli.terminal import Ink, printable
+from appliance.console.ink import Ink, printable
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -1,0 +1,1 @@
+"""What people read on a terminal: the banner, and text that is safe to print there."""
