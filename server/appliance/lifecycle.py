@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import signal
 import socket
 import sys
 from collections.abc import Awaitable, Callable
+from contextvars import Context
 from dataclasses import dataclass
 from types import FrameType
 from typing import Protocol
@@ -88,8 +90,10 @@ class ApplianceServer(uvicorn.Server):
             self.exit_code = 128 + sig
             return
         self._state.drain()
-        logger.info("draining", extra={"signal": signal.Signals(sig).name})
-        self._loop.call_soon_threadsafe(lambda: self._spawn(self._end()))
+        # A context of its own: the signal may interrupt a request, whose id is not ours.
+        self._loop.call_soon_threadsafe(
+            lambda: self._spawn(self._end(signal.Signals(sig))), context=Context()
+        )
 
     def _spawn(self, work: Awaitable[None]) -> None:
         task = asyncio.ensure_future(work)
@@ -124,7 +128,8 @@ class ApplianceServer(uvicorn.Server):
                 self._state.recover()
             await asyncio.sleep(FAILURE_POLL_S)
 
-    async def _end(self) -> None:
+    async def _end(self, received: signal.Signals) -> None:
+        logger.info("draining", extra={"signal": received.name})
         await asyncio.sleep(self._drain.delay_s)
         if self._engine is not None:
             await self._engine.drain(self._drain.timeout_s)
@@ -138,8 +143,9 @@ def listen(host: str, port: int) -> socket.socket:
     try:
         listener = socket.create_server((host, port), family=family, backlog=2048, reuse_port=False)
     except OSError as error:
+        reason = os.strerror(error.errno) if error.errno and error.errno > 0 else error.strerror
         raise StartupError(
-            f"Cannot listen on {host} port {port}: {error.strerror or error}. "
+            f"Cannot listen on {host} port {port}: {reason}. "
             "Choose another address with --host or --port; --port 0 takes a free one."
         ) from None
     listener.setblocking(False)

@@ -40,7 +40,7 @@ logger = logging.getLogger(__name__)
 EMBEDDED_MODEL_NAME = "pebble"
 BLOCK_SIZE = 16
 DEFAULT_CONTEXT_TOKENS = 2048  # for a model that names no limit
-ELEMENT_BYTES = {"float32": 4, "bfloat16": 2}
+ELEMENT_BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
 CACHE_SHARE_OF_MEMORY = 0.25
 STALLED_AFTER_S = 120.0
 
@@ -151,7 +151,6 @@ def report(metrics: Metrics, loaded: Loaded) -> None:
     labels = {"model": identity.model, "version": __version__, "generation": identity.generation}
     metrics.describe_build({**labels, **identity.short()})
     metrics.watch_engine(loaded.engine)
-    metrics.set_ready(is_ready=True)
 
 
 def context_tokens(settings: Settings, model: ModelDirectory) -> int:
@@ -186,7 +185,8 @@ def build_runner(settings: Settings, model: ModelDirectory, context: int) -> Run
     device = choose_device(settings.device)
     dtype = choose_dtype(settings.dtype, model.dtype, device)
     num_threads = settings.threads or available_cores()
-    tokens = settings.kv_cache_tokens or fit_cache(settings, model, dtype, context)
+    memory = free_memory_bytes(device)
+    tokens = settings.kv_cache_tokens or fit_cache(settings, model, dtype, context, memory)
     num_blocks = -(-tokens // BLOCK_SIZE)
     if settings.engine == "torch" and model.native is None:
         raise ModelRefused(
@@ -237,10 +237,21 @@ def choose_device(wanted: str) -> str:
     return "cpu"
 
 
-def fit_cache(settings: Settings, model: ModelDirectory, dtype: str, context: int) -> int:
+def free_memory_bytes(device: str) -> int | None:
+    """What is free where the model will be: the machine's memory or the device's."""
+    if device == "cpu":
+        return available_memory_bytes()
+    import torch
+
+    free_bytes, _ = torch.cuda.mem_get_info(device)
+    return free_bytes
+
+
+def fit_cache(
+    settings: Settings, model: ModelDirectory, dtype: str, context: int, memory: int | None
+) -> int:
     """Tokens the key-value cache should hold: all contexts, if a share of memory allows."""
     wanted = context * settings.max_sequences
-    memory = available_memory_bytes()
     if memory is None or model.native is None:
         return wanted
     bytes_per_token = model.native.num_cache_values_per_token * ELEMENT_BYTES[dtype]

@@ -17,8 +17,8 @@ from appliance.api.state import ApplianceState
 DESCRIPTION = """One language model behind OpenAI's API and a small one of its own.
 
 Every answer that is not a success has the body `{"error": {"message", "type", "param", "code"}}`.
-A parameter that cannot be honoured is refused by name. Every answer carries `X-Request-Id`, the
-client's own where it sent one.
+A parameter that cannot be honoured is refused by name. Every answer to a request that could be
+read carries `X-Request-Id`, the client's own where it sent one.
 """
 
 TAGS = [

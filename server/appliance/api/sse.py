@@ -18,6 +18,7 @@ from starlette.types import Receive, Scope, Send
 from appliance.api.disconnect import run_while_connected
 from appliance.api.errors import failure_bytes
 from appliance.completion import CompletionRequest, CompletionService, CompletionStream, Delta
+from appliance.errors import ServiceError
 
 logger = logging.getLogger(__name__)
 
@@ -71,9 +72,10 @@ class EventStream(Response):
         await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
         try:
             await self._write_events(send)
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001  # an edge: logged, told, and over
             # The status has been sent, so the error is the last event, and [DONE] never comes.
-            logger.exception("stream_failed")
+            log = logger.info if isinstance(error, ServiceError) else logger.exception
+            log("stream_failed", extra={"code": getattr(error, "code", None)})
             await _send_event(send, b"data: " + failure_bytes(error) + b"\n\n")
         await send({"type": "http.response.body", "body": b""})
 

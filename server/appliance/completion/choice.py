@@ -82,11 +82,10 @@ class ChoiceDecoder:
         if self._detokenizer.stopped is not None:
             reason = FinishReason.STOP
         if reason is not None:
-            self._times.end(reason)
+            self._end(reason)
         finish = self._finish_word(reason)
         if finish is not None:
             text += self._detokenizer.flush()
-            self.is_finished = True
         text, calls = self._split_tool_calls(text)
         if finish is None and not text and not tokens and not calls:
             return None
@@ -95,6 +94,14 @@ class ChoiceDecoder:
         return Delta(
             index=self.index, text=text, tokens=tokens, tool_calls=calls, finish_reason=finish
         )
+
+    def abandon(self) -> None:
+        """Nobody wants the rest."""
+        self._end(FinishReason.CANCELLED)
+
+    def _end(self, reason: FinishReason) -> None:
+        self.is_finished = True
+        self._times.end(reason)
 
     def _finish_word(self, reason: FinishReason | None) -> FinishWord | None:
         match reason:

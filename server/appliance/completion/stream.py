@@ -50,8 +50,10 @@ class CompletionStream:
                 yield delta
 
     async def aclose(self) -> None:
-        for sequence, _ in self._parts:
-            sequence.cancel()
+        for sequence, decoder in self._parts:
+            if not decoder.is_finished:
+                decoder.abandon()
+                sequence.cancel()
 
     async def collect(self) -> Completion:
         """All choices, finished."""

@@ -56,6 +56,8 @@ class ConfinedProcess:
     def ask(self, request: JsonValue) -> Reply:
         """The worker's answer. Blocks; callers wait for each other."""
         with self._lock:
+            if self._running is not None and self._running.process.poll() is not None:
+                self._end()  # somebody killed it while it was idle
             if self._running is None and "error" in (reply := self._restart()):
                 return reply
             return self._ask(request)
@@ -80,8 +82,9 @@ class ConfinedProcess:
         assert self._running is not None  # noqa: S101
         try:
             reply = self._running.ask(message)
-        except OSError:  # it took too long, or the kernel ended it
-            is_late = self._running.end() in (-signal.SIGPROF, -signal.SIGKILL)
+        except OSError as error:  # it took too long, or the kernel ended it
+            status = self._running.end()
+            is_late = isinstance(error, TimeoutError) or status == -signal.SIGPROF
             reply = {"error": "limit", "message": "time" if is_late else "memory"}
         if reply.get("error") == "limit":
             self._end()

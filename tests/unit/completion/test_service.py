@@ -109,6 +109,9 @@ class Bench:
             await asyncio.sleep(0)
         return task.result()
 
+    def series(self) -> list[str]:
+        return self.metrics.render().decode().splitlines()
+
     def complete(self, **fields: object) -> Completion:
         return asyncio.run(self.finish(self.service.complete(request(**fields))))
 
@@ -159,6 +162,7 @@ def test_a_stop_string_ends_the_text_before_itself_and_frees_the_sequence() -> N
     assert completion.choices[0].finish_reason == "stop"
     bench.engine.step()
     assert bench.engine.num_used_blocks == 0
+    assert 'appliance_finished_sequences_total{reason="stop"} 1.0' in bench.series()
 
 
 def test_the_smaller_of_both_limits_counts() -> None:
@@ -362,6 +366,7 @@ def test_closing_a_stream_frees_all_of_its_sequences() -> None:
         await stream.aclose()
         bench.engine.step()
         assert bench.engine.num_used_blocks == 0
+        assert 'appliance_finished_sequences_total{reason="cancelled"} 2.0' in bench.series()
 
     asyncio.run(leave())
 

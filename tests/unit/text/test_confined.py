@@ -101,6 +101,13 @@ def test_close_ends_it_and_it_may_start_again(echo: ConfinedProcess) -> None:
     assert echo.ask(render("b")) == {"text": "b"}
 
 
+def test_one_that_was_killed_while_idle_is_started_again(echo: ConfinedProcess) -> None:
+    process = started(echo)
+    process.kill()
+    process.wait()
+    assert echo.ask(render("b")) == {"text": "b"}
+
+
 def test_it_ends_when_nobody_can_ask_any_more() -> None:
     process = started(template("x"))
     gc.collect()
