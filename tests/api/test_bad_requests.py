@@ -84,7 +84,10 @@ BAD_JSON = [
     raw(b'{"prompt": "a\\u0000b"}', "NUL"),
     raw(b'{"prompt": "a\x00b"}', "Invalid control character"),
     raw(b'{"prompt": ' + b"[" * 5000 + b"]" * 5000 + b"}", "nested deeper than 64"),
-    raw(b"[" * 90_000, "nested deeper than 64"),
+    raw(b"[" * 40_000, "nested deeper than 64"),
+    raw(b"[" * 60_000, "more than 50000 lists and objects"),
+    raw(b'{"prompt": [' + b"[]," * 60_000 + b"[]]}", "more than 50000 lists and objects"),
+    raw(b'{"a": [' + b'"[",' * 30_000 + b"{}," * 25_000 + b"[]]", "line 1 column"),
     raw(b'{"prompt": ' + b'{"a":' * 65 + b"1" + b"}" * 66, "nested deeper than 64"),
     raw(b"{" + b",".join(b'"k%d":1' % n for n in range(5000)) + b"}", "more than 4096 keys"),
 ]
@@ -209,6 +212,9 @@ BAD_COMPLETIONS = [
     text("prompt[0]", "must not be empty", prompt=[[]]),
     text("prompt", "at most 64 entries", prompt=["a"] * 65),
     text("n", "at most 128", prompt=["a"] * 64, n=3),
+    text("prompt", "`prompt` has 1025 token ids; the model's context holds 1024.",
+         "context_length_exceeded", prompt=[1] * 1025),
+    text("prompt", "has 1025 token ids", "context_length_exceeded", prompt=[[1], [1] * 1025]),
     text("max_tokens", "without echo", max_tokens=0),
     text("max_tokens", "at least 0", max_tokens=-1),
     text("logprobs", "it must be a whole number", TYPE, logprobs=True),
@@ -220,10 +226,13 @@ BAD_COMPLETIONS = [
     text("tools", "/v1/chat/completions", UNSUPPORTED, tools=[TOOL]),
     text("guided_json", "response_format", UNSUPPORTED, guided_json={}),
     text("prompt_embeds", "send text or token ids", UNSUPPORTED, prompt_embeds="AAAA"),
-]
+]  # fmt: skip
 
 BAD_OTHERS = [
     embed("input", "and not empty", input=[]),
+    embed("input", "has 1025 token ids", "context_length_exceeded", input=[1] * 1025),
+    Bad("/detokenize", {"tokens": [1] * 1025}, "tokens", "`tokens` has 1025 token ids",
+        "context_length_exceeded"),
     Bad(EMBED, {"model": MODEL}, "input", "`input` is required.", MISSING),
     embed("encoding_format", "must be 'float' or 'base64'", encoding_format="int8"),
     embed("dimensions", "as many dimensions as", UNSUPPORTED, dimensions=8),

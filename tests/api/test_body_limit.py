@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import socket
+import threading
 import time
 from collections.abc import Iterator
 
 import httpx2
 import pytest
+from pydantic import JsonValue
 
+from appliance.api import body as body_module
+from appliance.api.app import create_app
 from appliance.api.body import parse_json
 from appliance.errors import InvalidRequest
-from tests.api.conftest import MAX_BODY_BYTES, FakeServer
+from tests.api.conftest import MAX_BODY_BYTES, FakeServer, make_state
+from tests.api.fake_service import FakeService
 
 CHUNK = b" " * 10_000
 
@@ -115,7 +120,8 @@ def test_a_body_that_breaks_off_harms_nobody(fake_server: FakeServer, http: http
     [
         b'{"a": [' + b"1," * 60_000 + b"1]}",
         b'{"a": "' + b"\\u00e9" * 30_000 + b'"}',
-        b'{"a": [' + b"[]," * 60_000 + b"[]]}",
+        b'{"a": [' + b"[]," * 40_000 + b"[]]}",
+        b'{"a": "' + b"[{" * 100_000 + b'"}',
     ],
 )
 def test_a_large_plain_body_is_parsed_quickly(body: bytes) -> None:
@@ -126,13 +132,43 @@ def test_a_large_plain_body_is_parsed_quickly(body: bytes) -> None:
 
 @pytest.mark.parametrize(
     "body",
-    [b"[" * 100_000, b'{"a":' * 100_000, b"9" * 100_000, b'{"a":1' + b',"a":1' * 30_000 + b"}"],
+    [
+        b"[" * 100_000,
+        b"[[]," * 500_000,
+        b'"\\"[' * 500_000,
+        b'[""' * 600_000,
+        b'{"a":' * 100_000,
+        b"9" * 100_000,
+        b'{"a":1' + b',"a":1' * 30_000 + b"}",
+    ],
 )
 def test_a_bomb_is_refused_quickly(body: bytes) -> None:
     started_at = time.perf_counter()
     with pytest.raises(InvalidRequest):
         parse_json(body)
     assert time.perf_counter() - started_at < 1
+
+
+@pytest.mark.anyio
+async def test_a_long_body_is_parsed_while_others_are_answered(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """It is parsed on another thread than the event loop's."""
+    threads = []
+
+    def parse(body: bytes) -> JsonValue:
+        threads.append(threading.get_ident())
+        return parse_json(body)
+
+    monkeypatch.setattr(body_module, "parse_json", parse)
+    app = create_app(make_state(FakeService()))
+    transport = httpx2.ASGITransport(app)
+    async with httpx2.AsyncClient(transport=transport, base_url="http://localhost") as client:
+        for length in (10, body_module.LONG_BODY_BYTES):
+            response = await client.post("/generate", json={"prompt": "a" * length})
+            assert response.status_code == 200
+    here = threading.get_ident()
+    assert [thread == here for thread in threads] == [True, False]
 
 
 @pytest.mark.parametrize("text", ["\\ud83d\\ude00", "😀", "\\u00e9", "\\uFFFF", "\\\\ud800"])

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import httpx2
 import pytest
 
 from appliance.completion import CompletionRequest, Delta
-from appliance.errors import Overloaded
-from tests.api.conftest import MODEL, make_identity
+from appliance.errors import EngineFailure, Overloaded
+from tests.api.conftest import MODEL, FakeServer, make_identity
 from tests.api.events import read_events
 from tests.api.fake_service import FakeService, say
 
@@ -177,3 +178,56 @@ def test_streamed_echo_scores_the_prompt_first(http: httpx2.Client) -> None:
     assert first["text"] == "cd"
     assert first["logprobs"]["tokens"] == ["c", "d"]
     assert second["logprobs"]["text_offset"] == [2]
+
+
+def test_all_prompts_of_a_stream_go_on_at_the_same_time(
+    http: httpx2.Client, service: FakeService
+) -> None:
+    """The second ends though the first never does."""
+
+    def script(request: CompletionRequest) -> list[Delta | Exception]:
+        return list(say("slow", finish=False) if request.prompt == "a" else say("quick", "!"))
+
+    service.script, service.hold = script, True
+    body = {"model": MODEL, "prompt": ["a", "b"], "stream": True}
+    with http.stream("POST", PATH, json=body) as response:
+        lines = (line for line in response.iter_lines() if line)
+        choices = [json.loads(next(lines)[6:])["choices"][0] for _ in range(3)]
+    assert {(choice["index"], choice["text"]) for choice in choices} == {
+        (0, "slow"), (1, "quick"), (1, "!"),
+    }  # fmt: skip
+
+
+def test_an_error_in_one_prompt_of_a_stream_ends_all(
+    http: httpx2.Client, service: FakeService
+) -> None:
+    def script(request: CompletionRequest) -> list[Delta | Exception]:
+        first: list[Delta | Exception] = [*say("Hello", finish=False)]
+        return first if request.prompt == "a" else [*first, EngineFailure("No answer.")]
+
+    service.script = script
+    *_, error = read_events(ask(http, prompt=["b", "a"], stream=True))
+    assert error["error"]["code"] == "engine_failure"
+    assert all(stream.is_closed for stream in service.streams)
+
+
+def test_more_answers_than_ever_fit_are_refused(
+    fake_server: FakeServer, monkeypatch: pytest.MonkeyPatch, http: httpx2.Client
+) -> None:
+    """Not as overload, which would end if the client waited."""
+    monkeypatch.setattr(fake_server.state, "max_choices", 2)
+    ask(http, n=2)
+    ask(http, prompt=["a", "b"])
+    cases: list[tuple[str, dict[str, Any], str, str]] = [
+        (PATH, {"prompt": "a", "n": 3}, "n", "`n` is 3"),
+        (PATH, {"prompt": ["a", "b"], "n": 2}, "n", "4 answers"),
+        (PATH, {"prompt": ["a", "b", "c"]}, "prompt", "3 answers"),
+        ("/v1/embeddings", {"input": ["a", "b", "c"]}, "input", "at most 2"),
+        ("/v1/chat/completions", {"messages": [{"role": "user", "content": "a"}], "n": 3},
+         "n", "at most 2"),
+    ]  # fmt: skip
+    for path, fields, param, text in cases:
+        response = http.post(path, json={"model": MODEL, **fields})
+        assert response.status_code == 400
+        assert response.json()["error"]["param"] == param
+        assert text in response.json()["error"]["message"]

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from appliance.api import protocol
 from appliance.api.disconnect import run_while_connected
 from tests.api.conftest import MODEL, FakeServer
 from tests.api.fake_service import FakeService, say
@@ -83,6 +84,31 @@ def test_a_client_that_does_not_read_holds_nobody_up(fake_server: FakeServer) ->
             assert other.recv(12) == b"HTTP/1.1 200"
         assert not service.has_closed.is_set()
     wait_until_closed(service)
+
+
+def test_a_client_that_has_stopped_reading_is_let_go(
+    fake_server: FakeServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(protocol, "WRITE_TIMEOUT_S", 0.05)
+    service = fake_server.service
+    service.script = lambda _: say(*["x" * 60_000] * 400)
+    with connect(fake_server, "/generate", {"prompt": "Hi", "stream": True}):
+        wait_until_closed(service)
+
+
+def test_a_slow_reader_gets_all_of_its_answer(
+    fake_server: FakeServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(protocol, "WRITE_TIMEOUT_S", 0.5)
+    service = fake_server.service
+    service.script = lambda _: say(*["x" * 60_000] * 400)
+    received = b""
+    with connect(fake_server, "/generate", {"prompt": "Hi", "stream": True}) as connection:
+        while part := connection.recv(65536):
+            received = received[-100:] + part
+            if received.endswith(b"0\r\n\r\n"):
+                break
+    assert b"[DONE]" in received
 
 
 @pytest.mark.anyio

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
+import json
 import logging
 import socket
 from typing import Any
@@ -11,8 +14,8 @@ import pytest
 
 from appliance.api.app import create_app
 from appliance.api.edge import host_name
-from tests.api.conftest import FakeServer, make_state
-from tests.api.fake_service import FakeService
+from tests.api.conftest import MAX_BODY_BYTES, FakeServer, make_state
+from tests.api.fake_service import FakeService, say
 
 EVERY_ADDRESS = "0.0.0.0"  # noqa: S104  nothing is bound to it
 PATHS = ["/health", "/nowhere", "/v1/models", "/docs", "/", "/metrics"]
@@ -185,3 +188,122 @@ def test_a_client_that_left_is_counted_as_such(fake_server: FakeServer) -> None:
             if 'route="/generate",status="499"' in client.get("/metrics").text:
                 return
     pytest.fail("499 was not counted")
+
+
+@pytest.mark.anyio
+async def test_a_request_that_is_cancelled_gets_an_answer_of_our_shape() -> None:
+    service = FakeService()
+    service.script, service.hold = (lambda _: []), True
+    app = create_app(make_state(service))
+    sent: list[Any] = []
+    task = asyncio.create_task(
+        app(post_scope("/generate"), receive_once(b'{"prompt":"a"}'), keep(sent))
+    )
+    await run_on()
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert sent[0]["status"] == 503
+    assert json.loads(sent[1]["body"])["error"]["code"] == "not_ready"
+    assert service.streams[0].is_closed
+
+
+@pytest.mark.anyio
+async def test_a_stream_that_is_cancelled_is_cut() -> None:
+    service = FakeService()
+    service.script, service.hold = (lambda _: say("Hello", finish=False)), True
+    app = create_app(make_state(service))
+    sent: list[Any] = []
+    body = b'{"prompt":"a","stream":true}'
+    task = asyncio.create_task(app(post_scope("/generate"), receive_once(body), keep(sent)))
+    await run_on()
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert [message["status"] for message in sent if "status" in message] == [200]
+    assert sent[-1]["more_body"]
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("stream", [b"false", b"true"])
+async def test_responses_are_open_until_they_are_written(stream: bytes) -> None:
+    service = FakeService()
+    state = make_state(service)
+    app = create_app(state)
+    num_open = []
+
+    async def send(message: Any) -> None:
+        num_open.append(state.num_open_responses)
+
+    assert state.num_open_responses == 0
+    body = b'{"prompt":"a","stream":%b}' % stream
+    await app(post_scope("/generate"), receive_once(body), send)
+    assert set(num_open) == {1}
+    assert state.num_open_responses == 0
+
+
+@pytest.mark.anyio
+async def test_only_requests_for_the_service_that_were_read_count_as_open() -> None:
+    state = make_state(FakeService())
+    app = create_app(state)
+    num_open = []
+
+    async def send(message: Any) -> None:
+        num_open.append(state.num_open_responses)
+
+    async def leave() -> Any:
+        return {"type": "http.disconnect"}
+
+    await app(post_scope("/livez", method="GET"), receive_once(b""), send)
+    await app(post_scope("/generate"), leave, send)
+    await app(post_scope("/generate"), receive_once(b"x" * (MAX_BODY_BYTES + 1)), send)
+    assert set(num_open[:2]) == {0}
+    assert state.num_open_responses == 0
+
+
+def test_a_client_that_left_leaves_no_open_response(fake_server: FakeServer) -> None:
+    service, state = fake_server.service, fake_server.state
+    service.script, service.hold = (lambda _: []), True
+    with (
+        httpx2.Client(base_url=fake_server.url, timeout=0.2) as client,
+        contextlib.suppress(httpx2.TimeoutException),
+    ):
+        client.post("/generate", json={"prompt": "Hi"})
+    assert service.has_closed.wait(10)
+    with httpx2.Client(base_url=fake_server.url) as client:
+        for _ in range(1000):
+            client.get("/livez")
+            if state.num_open_responses == 0:
+                return
+    pytest.fail("a response is open for ever")
+
+
+async def run_on() -> None:
+    """Until every task waits for what never comes."""
+    for _ in range(100):
+        await asyncio.sleep(0)
+
+
+def post_scope(path: str, method: str = "POST") -> dict[str, Any]:
+    headers = [(b"host", b"localhost"), (b"content-type", b"application/json")]
+    return {"type": "http", "method": method, "path": path, "headers": headers,
+            "query_string": b"", "root_path": ""}  # fmt: skip
+
+
+def receive_once(body: bytes) -> Any:
+    """The body, and then nothing: the client stays."""
+    messages = [{"type": "http.request", "body": body}]
+
+    async def receive() -> Any:
+        if messages:
+            return messages.pop()
+        return await asyncio.Future()
+
+    return receive
+
+
+def keep(sent: list[Any]) -> Any:
+    async def send(message: Any) -> None:
+        sent.append(message)
+
+    return send

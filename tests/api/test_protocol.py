@@ -10,6 +10,7 @@ import pytest
 
 from appliance.api import protocol
 from tests.api.conftest import FakeServer
+from tests.api.fake_service import say
 
 WAIT_S = 10
 
@@ -58,6 +59,76 @@ def test_too_large_a_head_is_told_so(fake_server: FakeServer, http: httpx2.Clien
 def test_large_cookies_are_no_reason_to_refuse(http: httpx2.Client) -> None:
     response = http.get("/livez", headers={"Cookie": "a" * 30_000})
     assert response.status_code == 200
+
+
+CHUNKED = b"GET /livez HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n"
+
+
+@pytest.mark.parametrize(
+    ("begin", "piece"),
+    [
+        (b"0\r\n", b"a: b\r\n" * 200),
+        (b"0\r\nX-A: ", b"a" * 1000),
+        (b"5;x=", b"a" * 1000),
+        (b"", b"0" * 1000),
+    ],
+    ids=["trailers", "a trailer", "an extension", "a chunk's length"],
+)
+def test_what_follows_a_head_is_no_more_endless(
+    fake_server: FakeServer, http: httpx2.Client, begin: bytes, piece: bytes
+) -> None:
+    with connect(fake_server) as connection:
+        connection.sendall(CHUNKED + begin)
+        num_sent = 0
+        try:
+            while num_sent < 50_000_000:
+                connection.sendall(piece)
+                num_sent += len(piece)
+        except ConnectionError:
+            pass
+    assert num_sent < 50_000_000
+    assert http.get("/livez").status_code == 200
+
+
+def test_trailers_are_no_headers(fake_server: FakeServer) -> None:
+    """A few are read over: the answer is that of the head, and the connection serves on."""
+    trailers = b"0\r\nX-Request-Id: late\r\nHost: evil.test\r\n\r\n"
+    last = b"GET /livez HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"
+    with connect(fake_server) as connection:
+        connection.sendall(CHUNKED + trailers + last)
+        answer = read_to_end(connection)
+    assert answer.count(b"HTTP/1.1 200 OK") == 2
+    assert b"late" not in answer
+
+
+def test_a_body_in_many_small_chunks_is_read(fake_server: FakeServer) -> None:
+    head = (
+        b"POST /generate HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
+        b"Connection: close\r\nTransfer-Encoding: chunked\r\n\r\n"
+    )
+    body = b'{"prompt": "Hi"}'.ljust(60_000)
+    chunks = b"".join(b"1\r\n%c\r\n" % byte for byte in body)
+    with connect(fake_server) as connection:
+        connection.sendall(head + chunks + b"0\r\n\r\n")
+        assert read_to_end(connection).startswith(b"HTTP/1.1 200 OK")
+
+
+def test_an_answer_is_not_mixed_with_a_refusal(fake_server: FakeServer) -> None:
+    """What is wrong after a request whose answer has begun cuts the connection, no more."""
+    service = fake_server.service
+    service.script, service.hold = (lambda _: say("Hello", finish=False)), True
+    body = b'{"prompt": "Hi", "stream": true}'
+    with connect(fake_server) as connection:
+        connection.sendall(
+            b"POST /generate HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
+            b"Content-Length: %d\r\n\r\n%b" % (len(body), body)
+        )
+        received = b""
+        while b"Hello" not in received:
+            received += connection.recv(65536)
+        connection.sendall(b"\x16\x03\x01\r\n\r\n")
+        assert b"HTTP/1.1 400" not in read_to_end(connection)
+    assert service.has_closed.wait(WAIT_S)
 
 
 @pytest.mark.parametrize("sent", [b"", b"GET /livez HTTP/1.1\r\nHost: local"])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import math
+import re
 from typing import NoReturn
 
 from fastapi import Request
@@ -14,8 +15,13 @@ from appliance.errors import InvalidRequest, PayloadTooLarge, UnsupportedMediaTy
 
 MAX_DEPTH = 64
 MAX_OBJECT_KEYS = 4096
+MAX_CONTAINERS = 50_000  # a million of them take half a second, in which nothing else runs
 MIN_INTEGER, MAX_INTEGER = -(2**63), 2**63 - 1
 BODY_TIMEOUT_S = 60.0
+LONG_BODY_BYTES = 64 * 1024  # longer ones are parsed in a thread, so that other answers flow on
+
+# One or more strings, whole or cut off, and what is between them: it matches at every quote.
+STRINGS = re.compile(r'(?:"[^"\\]*+(?:\\.[^"\\]*+)*+(?:"|\\?\Z)[^"\[{]*+)++', re.DOTALL)
 
 
 async def read_json(request: Request, max_bytes: int) -> JsonValue:
@@ -28,6 +34,8 @@ async def read_json(request: Request, max_bytes: int) -> JsonValue:
         raise InvalidRequest(
             f"The body did not arrive within {BODY_TIMEOUT_S:.0f} seconds.", code="body_timeout"
         ) from None
+    if len(body) > LONG_BODY_BYTES:
+        return await asyncio.to_thread(parse_json, body)
     return parse_json(body)
 
 
@@ -66,6 +74,8 @@ def parse_json(body: bytes) -> JsonValue:
         _refuse_json("it is not UTF-8 text")
     if not text.strip():
         _refuse_json("it is empty")
+    if _has_too_many_containers(text):
+        _refuse_json(f"it has more than {MAX_CONTAINERS} lists and objects")
     try:
         value: JsonValue = json.loads(
             text, object_pairs_hook=_build_object, parse_constant=_refuse_constant
@@ -78,6 +88,18 @@ def parse_json(body: bytes) -> JsonValue:
         _refuse_integer()
     _check_values(value, has_escapes="\\u" in text)
     return value
+
+
+def _has_too_many_containers(text: str) -> bool:
+    if _num_brackets(text) <= MAX_CONTAINERS:
+        return False
+    # There is a bracket between any two matches: after so many of them the answer is known.
+    bare = STRINGS.sub("", text, count=MAX_CONTAINERS + 2)
+    return _num_brackets(bare) > MAX_CONTAINERS
+
+
+def _num_brackets(text: str) -> int:
+    return text.count("[") + text.count("{")
 
 
 def _build_object(pairs: list[tuple[str, JsonValue]]) -> dict[str, JsonValue]:

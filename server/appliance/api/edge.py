@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import ipaddress
 import logging
 import re
@@ -15,7 +16,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from appliance import logs
 from appliance.api.errors import CLIENT_CLOSED_REQUEST, error_response
 from appliance.api.state import ApplianceState
-from appliance.errors import HostNotAllowed
+from appliance.errors import HostNotAllowed, NotReady
 
 logger = logging.getLogger(__name__)
 
@@ -41,6 +42,26 @@ class Answer:
         await self._send(message)
 
 
+class Work:
+    """What a request asks of the service: open from its body's last byte to its answer's."""
+
+    def __init__(self, receive: Receive, state: ApplianceState) -> None:
+        self._receive = receive
+        self._state = state
+        self._is_open = False
+
+    async def receive(self) -> Message:
+        message = await self._receive()
+        is_last = message["type"] == "http.request" and not message.get("more_body", False)
+        if is_last and not self._is_open:
+            self._is_open = True
+            self._state.num_open_responses += 1
+        return message
+
+    def end(self) -> None:
+        self._state.num_open_responses -= self._is_open
+
+
 class Edge:
     """ASGI middleware: X-Request-Id in and out, Host allow-list, the last resort for exceptions."""
 
@@ -56,12 +77,14 @@ class Edge:
             scope = {**scope, "method": "GET"}
         headers = Headers(scope=scope)
         answer = Answer(send, choose_request_id(headers.get("x-request-id")))
+        work = Work(receive, self.state)
         scope["request_id"] = answer.request_id
         token = logs.request_id.set(answer.request_id)
         started_at = time.perf_counter()
         try:
-            await self._serve(scope, receive, answer, headers.getlist("host"))
+            await self._serve(scope, work.receive, answer, headers.getlist("host"))
         finally:
+            work.end()
             self._account(scope, answer, time.perf_counter() - started_at)
             logs.request_id.reset(token)
 
@@ -76,6 +99,12 @@ class Edge:
         except HostNotAllowed as error:
             self.state.metrics.count_rejection(error.code)
             await error_response(error)(scope, receive, answer.send)
+        except asyncio.CancelledError:  # the process ends at once
+            if answer.status is None:
+                ended = NotReady("The server shut down before it could answer. Try again.")
+                self.state.metrics.count_rejection(ended.code)
+                await error_response(ended)(scope, receive, answer.send)
+            raise
         except Exception as error:
             logger.exception("request_failed")
             if answer.status is not None:

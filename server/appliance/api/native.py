@@ -137,7 +137,7 @@ class GenerateRenderer:
         if self.prefix:
             yield b'data: {"text":' + json_bytes(self.prefix) + b"}\n\n"
 
-    def render(self, delta: Delta) -> Iterator[bytes]:
+    def render(self, delta: Delta, _: int) -> Iterator[bytes]:
         text = b'data: {"text":' + json_bytes(delta.text)
         if delta.finish_reason is not None:
             yield text + b',"finish_reason":"' + delta.finish_reason.encode() + b'"}\n\n'

@@ -11,17 +11,20 @@ from appliance.api.errors import error_bytes
 
 MAX_HEAD_BYTES = 64 * 1024  # beyond the first read, which the event loop bounds
 HEAD_TIMEOUT_S = 30.0
+WRITE_TIMEOUT_S = 60.0  # without progress, once the socket's buffers are full
 
 
 class BoundedHttpProtocol(HttpToolsProtocol):
-    """Cuts connections whose request line and headers are endless or never end.
+    """Cuts connections with endless heads or trailers, or whose client has stopped reading.
 
-    httptools keeps all of a head in memory, and uvicorn 0.54 sets it neither limit nor time. Give
-    it to uvicorn as `http`; delete it when uvicorn bounds them itself.
+    httptools keeps all of a head in memory, and uvicorn 0.54 sets it neither limit nor time, nor a
+    time to writes. Give it to uvicorn as `http`; delete it when uvicorn bounds them itself.
     """
 
     _head_timer: asyncio.TimerHandle | None = None  # there is one while a head is awaited
-    _num_head_bytes = 0
+    _write_timer: asyncio.TimerHandle | None = None  # there is one while the client reads slowly
+    _num_unread_bytes = 0
+    _num_loose_bytes = 0  # of a head or trailers, or between the pieces of a body
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
@@ -30,14 +33,12 @@ class BoundedHttpProtocol(HttpToolsProtocol):
     def connection_lost(self, exc: Exception | None) -> None:
         self._stop_timer()
         super().connection_lost(exc)
+        self.resume_writing()
 
     def data_received(self, data: bytes) -> None:
-        awaited = self._head_timer
+        self._num_loose_bytes += len(data)  # the parser sets it to 0 wherever it gets on
         super().data_received(data)
-        if awaited is None or awaited is not self._head_timer or self.transport.is_closing():
-            return
-        self._num_head_bytes += len(data)
-        if self._num_head_bytes > MAX_HEAD_BYTES:
+        if self._num_loose_bytes > MAX_HEAD_BYTES and not self.transport.is_closing():
             self._refuse(
                 HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE,
                 f"The request's headers are larger than {MAX_HEAD_BYTES} bytes.",
@@ -48,16 +49,39 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         super().on_message_begin()
         self._await_head()
 
+    def on_header(self, name: bytes, value: bytes) -> None:
+        if self._head_timer is not None:  # else it is a trailer, which nobody here reads
+            super().on_header(name, value)
+
     def on_headers_complete(self) -> None:
         self._stop_timer()
+        self._num_loose_bytes = 0
         super().on_headers_complete()
+
+    def on_body(self, body: bytes) -> None:
+        self._num_loose_bytes = 0
+        super().on_body(body)
+
+    def on_message_complete(self) -> None:
+        self._num_loose_bytes = 0
+        super().on_message_complete()
+
+    def pause_writing(self) -> None:
+        super().pause_writing()
+        self._await_reading()
+
+    def resume_writing(self) -> None:
+        if self._write_timer is not None:
+            self._write_timer.cancel()
+            self._write_timer = None
+        super().resume_writing()
 
     def send_400_response(self, msg: str) -> None:
         self._refuse(HTTPStatus.BAD_REQUEST, "The request is not valid HTTP.", code="invalid_http")
 
     def _await_head(self) -> None:
         self._stop_timer()
-        self._num_head_bytes = 0
+        self._num_loose_bytes = 0
         self._head_timer = self.loop.call_later(HEAD_TIMEOUT_S, self.transport.close)
 
     def _stop_timer(self) -> None:
@@ -65,10 +89,28 @@ class BoundedHttpProtocol(HttpToolsProtocol):
             self._head_timer.cancel()
             self._head_timer = None
 
+    def _await_reading(self) -> None:
+        self._num_unread_bytes = self.transport.get_write_buffer_size()
+        self._write_timer = self.loop.call_later(WRITE_TIMEOUT_S, self._check_reading)
+
+    def _check_reading(self) -> None:
+        """A client that read something since the last look is slow; one that did not is gone."""
+        if self.transport.get_write_buffer_size() < self._num_unread_bytes:
+            self._await_reading()
+        else:
+            self.transport.abort()
+
+    @property
+    def _is_answering(self) -> bool:
+        cycle = self.cycle
+        has_half_answer = cycle is not None and cycle.response_started != cycle.response_complete
+        return has_half_answer or bool(self.pipeline)
+
     def _refuse(self, status: HTTPStatus, message: str, *, code: str) -> None:
-        body = error_bytes(message, type="invalid_request_error", param=None, code=code)
-        self.transport.write(
-            b"HTTP/1.1 %d %b\r\ncontent-type: application/json\r\ncontent-length: %d\r\n"
-            b"connection: close\r\n\r\n%b" % (status, status.phrase.encode(), len(body), body)
-        )
+        if not self._is_answering:
+            body = error_bytes(message, type="invalid_request_error", param=None, code=code)
+            self.transport.write(
+                b"HTTP/1.1 %d %b\r\ncontent-type: application/json\r\ncontent-length: %d\r\n"
+                b"connection: close\r\n\r\n%b" % (status, status.phrase.encode(), len(body), body)
+            )
         self.transport.close()

@@ -13,6 +13,7 @@ from starlette.responses import Response
 from appliance.api.body import read_json
 from appliance.api.disconnect import run_while_connected
 from appliance.api.errors import CLIENT_CLOSED_REQUEST, ErrorResponse
+from appliance.api.openai.prompts import check_num_ids
 from appliance.api.state import ApplianceState
 
 
@@ -62,6 +63,7 @@ class JsonRoute(APIRoute):
             state = await get_state(request)
             json_request = JsonRequest(request.scope, request.receive)
             json_request.parsed = await read_json(request, state.max_body_bytes)
+            check_num_ids(json_request.parsed, state.max_context_tokens)
             response = await run_while_connected(request.receive, handle(json_request))
             return response or Response(status_code=CLIENT_CLOSED_REQUEST)
 

@@ -6,6 +6,7 @@ Meanwhile the answer waits in its stream, which holds no more than its own numbe
 
 from __future__ import annotations
 
+import asyncio
 import json
 import logging
 from collections.abc import AsyncGenerator, Iterator, Sequence
@@ -23,6 +24,9 @@ from appliance.errors import ServiceError
 logger = logging.getLogger(__name__)
 
 DONE = b"data: [DONE]\n\n"
+NumberedDelta = tuple[int, Delta]  # the number is that of its stream
+Arrivals = asyncio.Queue[tuple[int, Delta | Exception | None]]
+
 HEADERS = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
 
 
@@ -37,7 +41,7 @@ class Renderer(Protocol):
     def begin(self, streams: Sequence[CompletionStream]) -> Iterator[bytes]:
         """What comes before the first delta, which is known to be there."""
 
-    def render(self, delta: Delta) -> Iterator[bytes]: ...
+    def render(self, delta: Delta, stream_number: int) -> Iterator[bytes]: ...
 
     def end(self, streams: Sequence[CompletionStream]) -> Iterator[bytes]:
         """What comes after the last delta, `[DONE]` included."""
@@ -51,8 +55,8 @@ class EventStream(Response):
     def __init__(
         self,
         streams: Sequence[CompletionStream],
-        first: Delta | None,
-        rest: AsyncGenerator[Delta, None],
+        first: NumberedDelta | None,
+        rest: AsyncGenerator[NumberedDelta, None],
         renderer: Renderer,
     ) -> None:
         super().__init__(headers=HEADERS)
@@ -83,11 +87,12 @@ class EventStream(Response):
         for event in self.renderer.begin(self.streams):
             await _send_event(send, event)
         async with aclosing(self.rest):
-            delta = self.first
-            while delta is not None:
-                for event in self.renderer.render(delta):
+            numbered = self.first
+            while numbered is not None:
+                number, delta = numbered
+                for event in self.renderer.render(delta, number):
                     await _send_event(send, event)
-                delta = await anext(self.rest, None)
+                numbered = await anext(self.rest, None)
         for event in self.renderer.end(self.streams):
             await _send_event(send, event)
 
@@ -104,7 +109,7 @@ async def start_stream(
     try:
         for request in requests:
             streams += [await service.start(request)]
-        deltas = chain(streams)
+        deltas = merge(streams)
         first = await anext(deltas, None)
     except BaseException:
         await close_all(streams)
@@ -112,11 +117,41 @@ async def start_stream(
     return EventStream(streams, first, deltas, renderer)
 
 
-async def chain(streams: Sequence[CompletionStream]) -> AsyncGenerator[Delta, None]:
-    """The deltas of one stream after the other; all of them are computed meanwhile."""
-    for stream in streams:
+async def merge(streams: Sequence[CompletionStream]) -> AsyncGenerator[NumberedDelta, None]:
+    """The deltas of all streams as they come; the first error ends them."""
+    if len(streams) == 1:
+        async for delta in streams[0]:
+            yield 0, delta
+        return
+    queue: Arrivals = asyncio.Queue()
+    pumps = [
+        asyncio.create_task(_pump(stream, number, queue)) for number, stream in enumerate(streams)
+    ]
+    try:
+        num_open = len(pumps)
+        while num_open:
+            number, item = await queue.get()
+            if isinstance(item, Exception):
+                raise item
+            if item is None:
+                num_open -= 1
+            else:
+                yield number, item
+    finally:
+        for pump in pumps:
+            pump.cancel()
+        await asyncio.gather(*pumps, return_exceptions=True)
+
+
+async def _pump(stream: CompletionStream, number: int, queue: Arrivals) -> None:
+    """Reads on whoever waits, so that a stop string ends its sequence at once."""
+    try:
         async for delta in stream:
-            yield delta
+            queue.put_nowait((number, delta))
+    except Exception as error:  # noqa: BLE001  # raised again by the reader
+        queue.put_nowait((number, error))
+    else:
+        queue.put_nowait((number, None))
 
 
 async def close_all(streams: Sequence[CompletionStream]) -> None:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from appliance.completion import CompletionService
-from appliance.errors import ModelNotFound, NotReady
+from appliance.errors import InvalidRequest, ModelNotFound, NotReady
 from appliance.identity import Identity
 from appliance.metrics import Metrics
 
@@ -31,6 +31,8 @@ class ApplianceState:
     )
     identity: Identity | None = None
     max_context_tokens: int | None = None
+    max_choices: int | None = None  # running and waiting together: more never fit
+    num_open_responses: int = 0  # to requests whose body has been read; kept by the Edge
     is_stalled: Callable[[], bool] = lambda: False
     created_at: int = field(default_factory=lambda: int(time.time()))
 
@@ -67,3 +69,15 @@ class ApplianceState:
                 param="model",
             )
         return self.service, self.identity
+
+    def check_num_choices(self, num_prompts: int, n: int = 1, *, param: str = "prompt") -> None:
+        """Refuse what would be overload however long the client waited."""
+        num_choices = num_prompts * n
+        if self.max_choices is not None and num_choices > self.max_choices:
+            name = "n" if n > 1 else param
+            asked = f"`n` is {n}" if n > 1 else f"`{param}` is a list"
+            raise InvalidRequest(
+                f"{asked}, so that {num_choices} answers are asked for; this server takes at most"
+                f" {self.max_choices} at a time. Send several requests.",
+                param=name,
+            )

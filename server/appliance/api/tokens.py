@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Annotated, Self
 
 from fastapi import APIRouter, Body
@@ -80,7 +81,8 @@ async def tokenize(
     service, _ = state.require(body.model)
     prompt: str | ChatPrompt = body.prompt or ""
     if body.messages is not None:
-        prompt = ChatPrompt(messages=template_messages(body.messages))
+        messages = await asyncio.to_thread(template_messages, body.messages)
+        prompt = ChatPrompt(messages=messages)
     token_ids = await service.tokenize(
         prompt, add_special_tokens=given(body.add_special_tokens, default=True)
     )

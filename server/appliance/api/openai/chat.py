@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 import uuid
 from collections import Counter
@@ -12,6 +13,7 @@ from fastapi import APIRouter, Body
 from starlette.responses import Response
 
 from appliance.api import examples
+from appliance.api.fields import given
 from appliance.api.openai.chat_answer import ChatCompletion
 from appliance.api.openai.chat_schema import (
     ChatRequest,
@@ -66,7 +68,8 @@ async def create_chat_completion(
 ) -> Response:
     """The assistant's next message. Parameters that cannot be honoured are refused by name."""
     service, identity = state.require(body.model)
-    request = to_completion_request(body, request_id)
+    state.check_num_choices(1, given(body.n, 1))
+    request = await asyncio.to_thread(to_completion_request, body, request_id)
     head: dict[str, object] = {
         "id": f"chatcmpl-{uuid.uuid4().hex}",
         "object": "chat.completion",
@@ -161,7 +164,7 @@ class ChatRenderer:
         for index in range(self._body.n or 1):
             yield self._chunk(index, b'{"role":"assistant","content":"","refusal":null}')
 
-    def render(self, delta: Delta) -> Iterator[bytes]:
+    def render(self, delta: Delta, _: int) -> Iterator[bytes]:
         for call in delta.tool_calls:
             number = self._num_calls[delta.index]
             if number and self._body.parallel_tool_calls is False:

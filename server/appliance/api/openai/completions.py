@@ -18,8 +18,13 @@ from appliance.api.openai.completions_schema import (
     CompletionsRequest,
     TextCompletion,
 )
-from appliance.api.openai.echo import Echo, PromptTokens, echo_of
-from appliance.api.openai.logprobs import text_logprobs
+from appliance.api.openai.echo import Echo, PromptTokens, echo_logprobs, echo_of
+from appliance.api.openai.logprobs import (
+    TextLogprobsDict,
+    TextOffsets,
+    text_logprobs,
+    token_bytes,
+)
 from appliance.api.openai.prompts import split_prompts
 from appliance.api.route import MODEL_ERRORS, JsonRoute, RequestIdDependency, StateDependency
 from appliance.api.sse import DONE, json_bytes, start_stream
@@ -31,7 +36,6 @@ from appliance.completion import (
     CompletionService,
     CompletionStream,
     Delta,
-    TokenChoice,
 )
 
 router = APIRouter(route_class=JsonRoute, tags=["OpenAI"])
@@ -63,6 +67,7 @@ async def create_completion(
     """Continues each prompt n times. Parameters that cannot be honoured are refused by name."""
     service, identity = state.require(body.model)
     prompts = split_prompts(body.prompt)
+    state.check_num_choices(len(prompts), given(body.n, 1))
     requests = [to_completion_request(body, prompt, request_id) for prompt in prompts]
     head: dict[str, object] = {
         "id": f"cmpl-{uuid.uuid4().hex}",
@@ -119,21 +124,27 @@ def _choice(
     prompt_tokens: PromptTokens,
     echo: Echo | None,
 ) -> dict[str, object]:
-    tokens = [*prompt_tokens, *choice.tokens]
-    unseen_text = echo.unseen_text(prompt_tokens) if echo is not None else ""
     return {
         "index": prompt_number * given(body.n, 1) + choice.index,
         "text": (echo.text if echo is not None else "") + choice.text,
-        "logprobs": text_logprobs(tokens, 0, unseen_text) if body.logprobs is not None else None,
+        "logprobs": None if body.logprobs is None else _logprobs(choice, prompt_tokens, echo),
         "finish_reason": choice.finish_reason,
     }
 
 
-class TextRenderer:
-    """Writes chunks around parts that are the same in all of them, so that a token costs little.
+def _logprobs(choice: Choice, prompt_tokens: PromptTokens, echo: Echo | None) -> TextLogprobsDict:
+    """Of the prompt, with echo, and of the answer."""
+    start = 0 if echo is None else len(echo.text)
+    offsets = TextOffsets(start).place(token_bytes(choice.tokens), choice.text)
+    logprobs = text_logprobs(choice.tokens, offsets)
+    if echo is None:
+        return logprobs
+    before = echo_logprobs(echo, prompt_tokens)
+    return {name: [*before[name], *values] for name, values in logprobs.items()}
 
-    Deltas come prompt by prompt; a prompt's number is counted by its finished choices.
-    """
+
+class TextRenderer:
+    """Writes chunks around parts that are the same in all of them, so that a token costs little."""
 
     def __init__(
         self,
@@ -146,26 +157,24 @@ class TextRenderer:
         self._after = b',"usage":null}\n\n' if body.includes_usage else b"}\n\n"
         self._echoes = echoes
         self._streams: Sequence[CompletionStream] = ()
-        self._num_choices = given(body.n, 1)
-        self._num_finished = 0
-        self._offsets: dict[int, int] = {}
+        self._offsets: dict[int, TextOffsets] = {}
 
     def begin(self, streams: Sequence[CompletionStream]) -> Iterator[bytes]:
         self._streams = streams
         return iter(())
 
-    def render(self, delta: Delta) -> Iterator[bytes]:
-        prompt_number = self._num_finished // self._num_choices
-        index = prompt_number * self._num_choices + delta.index
+    def render(self, delta: Delta, stream_number: int) -> Iterator[bytes]:
+        index = stream_number * given(self._body.n, 1) + delta.index
         if index not in self._offsets:
-            self._offsets[index] = 0
-            echo = self._echoes[prompt_number]
+            echo = self._echoes[stream_number]
+            self._offsets[index] = TextOffsets(0 if echo is None else len(echo.text))
             if echo is not None:
-                tokens = self._streams[prompt_number].prompt_choices or ()
-                yield self._chunk(index, echo.text, tokens, None, echo.unseen_text(tokens))
-        self._num_finished += delta.finish_reason is not None
+                tokens = self._streams[stream_number].prompt_choices or ()
+                yield self._chunk(index, echo.text, echo_logprobs(echo, tokens) if tokens else None)
         if delta.text or delta.tokens or delta.finish_reason:
-            yield self._chunk(index, delta.text, delta.tokens, delta.finish_reason)
+            offsets = self._offsets[index].place(token_bytes(delta.tokens), delta.text)
+            logprobs = text_logprobs(delta.tokens, offsets) if delta.tokens else None
+            yield self._chunk(index, delta.text, logprobs, delta.finish_reason)
 
     def end(self, streams: Sequence[CompletionStream]) -> Iterator[bytes]:
         if self._body.includes_usage:
@@ -177,15 +186,10 @@ class TextRenderer:
         self,
         index: int,
         text: str,
-        tokens: Sequence[TokenChoice | None],
-        finish: str | None,
-        unseen_text: str = "",
+        logprobs: Mapping[str, object] | None,
+        finish: str | None = None,
     ) -> bytes:
         reason = b"null" if finish is None else b'"' + finish.encode() + b'"'
-        logprobs = b"null"
-        if tokens:
-            logprobs = json_bytes(text_logprobs(tokens, self._offsets[index], unseen_text))
-            texts = (unseen_text if token is None else token.text for token in tokens)
-            self._offsets[index] += sum(map(len, texts))
         choice = b'{"index":%d,"text":%b,"logprobs":%b,"finish_reason":%b}]'
-        return self._before + choice % (index, json_bytes(text), logprobs, reason) + self._after
+        written = b"null" if logprobs is None else json_bytes(logprobs)
+        return self._before + choice % (index, json_bytes(text), written, reason) + self._after

@@ -82,8 +82,10 @@ async def create_embeddings(
     """The mean over a text's tokens of the model's final hidden states, scaled to length 1. A model
     that was trained to embed places texts better than one that was trained to write."""
     service, identity = state.require(body.model)
+    inputs = split_prompts(body.input)
+    state.check_num_choices(len(inputs), param="input")
     with naming("input"):
-        embeddings = await service.embed(tuple(split_prompts(body.input)))
+        embeddings = await service.embed(tuple(inputs))
     write = _as_base64 if body.encoding_format == "base64" else list
     answer = {
         "object": "list",

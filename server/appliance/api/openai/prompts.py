@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from pydantic import Discriminator, Field, Tag
+from pydantic import Discriminator, Field, JsonValue, Tag
 
 from appliance.api.errors import REFUSED
 from appliance.api.fields import MAX_COUNT
+from appliance.errors import ContextLengthExceeded
 
 MAX_PROMPTS = 64
+NAMES_OF_IDS = frozenset({"prompt", "input", "tokens"})
 
 TokenIds = Annotated[
     list[Annotated[int, Field(ge=0, le=MAX_COUNT)]], Field(min_length=1, fail_fast=True)
@@ -38,6 +40,28 @@ Prompts = Annotated[
         " or a list of lists of token ids, and not empty",
     ),
 ]
+
+
+def check_num_ids(body: JsonValue, max_context_tokens: int | None) -> None:
+    """Refuse more token ids than the context holds before each of them is looked at."""
+    if not isinstance(body, dict) or max_context_tokens is None:
+        return
+    for name in NAMES_OF_IDS & body.keys():
+        value = body[name]
+        if not isinstance(value, list):
+            continue
+        lists = value[:MAX_PROMPTS] if prompt_kind(value) == "@lists" else [value]
+        num_ids = max(map(_num_ids, lists))
+        if num_ids > max_context_tokens:
+            raise ContextLengthExceeded(
+                f"`{name}` has {num_ids} token ids; the model's context holds"
+                f" {max_context_tokens}. Send fewer.",
+                param=name,
+            )
+
+
+def _num_ids(value: JsonValue) -> int:
+    return len(value) if isinstance(value, list) and prompt_kind(value) == "@ids" else 0
 
 
 def split_prompts(
