@@ -4,106 +4,76 @@ from __future__ import annotations
 
 import json
 import secrets
-import time
-from collections.abc import Callable
+from dataclasses import dataclass, field
 
 from appliance.completion.answer import Delta, FinishWord, TokenChoice, ToolCall
 from appliance.engine.sequence import FinishReason, TokenEvent, TokenLogprobs
-from appliance.errors import EngineFailure, NotReady, QueueTimeout
-from appliance.metrics import Metrics
+from appliance.errors import EngineFailure, NotReady, QueueTimeout, ServiceError
 from appliance.text.detokenizer import Detokenizer
 from appliance.text.grammar import GrammarConstraint
 from appliance.text.tokenizer import Tokenizer
 from appliance.text.tool_calls import ToolCallParser
 
 
-class TokenTimes:
-    """Reports when the tokens of one sequence came."""
-
-    def __init__(self, metrics: Metrics, clock: Callable[[], float] = time.monotonic) -> None:
-        self._metrics = metrics
-        self._clock = clock
-        self._last_at_s = clock()
-        self._has_token = False
-
-    def token(self) -> None:
-        now_s = self._clock()
-        interval_s, self._last_at_s = now_s - self._last_at_s, now_s
-        if self._has_token:
-            self._metrics.observe_next_token(interval_s)
-        else:
-            self._has_token = True
-            self._metrics.observe_first_token(interval_s)
-
-    def end(self, reason: FinishReason) -> None:
-        self._metrics.count_finished_sequence(reason.value)
-        if reason is FinishReason.FAILED:
-            self._metrics.count_engine_failure()
-
-
 class ChoiceDecoder:
     """Turns the events of one sequence into deltas; knows about stop strings and tool calls."""
 
-    def __init__(  # noqa: PLR0913  # called once, by the service
+    def __init__(
         self,
         index: int,
         tokenizer: Tokenizer,
         detokenizer: Detokenizer,
-        tool_parser: ToolCallParser | None,
-        tool_names: frozenset[str],
         hidden_token_ids: frozenset[int],
-        constraint: GrammarConstraint | None,
-        times: TokenTimes,
+        *,
+        constraint: GrammarConstraint | None = None,
+        tools: ToolReader | None = None,
     ) -> None:
         self.index = index
         self.num_tokens = 0
         self.is_finished = False
         self._tokenizer = tokenizer
         self._detokenizer = detokenizer
-        self._tool_parser = tool_parser
-        self._tool_names = tool_names
         self._hidden_token_ids = hidden_token_ids  # stop tokens: they end the text
         self._constraint = constraint
-        self._times = times
-        self._has_tool_calls = False
+        self._tools = tools
+        self._held = HeldTokens()
 
     def push(self, event: TokenEvent) -> Delta | None:
         """The delta this event makes, or None while its text is held back."""
-        text = ""
-        tokens: tuple[TokenChoice, ...] = ()
-        if event.token_id is not None:
-            self._times.token()
-            self.num_tokens += 1
-            if event.token_id not in self._hidden_token_ids:
-                text = self._detokenizer.push(event.token_id)
-                if event.logprobs is not None:
-                    tokens = (token_choice(self._tokenizer, event.logprobs),)
-        reason = event.finish_reason
-        if self._detokenizer.stopped is not None:
-            reason = FinishReason.STOP
-        if reason is not None:
-            self._end(reason)
-        finish = self._finish_word(reason)
-        if finish is not None:
+        text = "" if event.token_id is None else self._push_token(event.token_id, event.logprobs)
+        finish = self._finish_word(event.finish_reason)
+        self.is_finished = finish is not None
+        if self.is_finished:
             text += self._detokenizer.flush()
-        text, calls = self._split_tool_calls(text)
+        tokens = self._held.release(len(text))
+        if self.is_finished:
+            tokens += self._held.close(is_cut=self._detokenizer.stopped is not None)
+        calls: tuple[ToolCall, ...] = ()
+        if self._tools is not None:
+            text, calls = self._tools.read(text, is_last=self.is_finished)
+            if finish == "stop" and self._tools.num_calls:
+                finish = "tool_calls"
         if finish is None and not text and not tokens and not calls:
             return None
-        if finish == "stop" and self._has_tool_calls:
-            finish = "tool_calls"
         return Delta(
             index=self.index, text=text, tokens=tokens, tool_calls=calls, finish_reason=finish
         )
 
-    def abandon(self) -> None:
-        """Nobody wants the rest."""
-        self._end(FinishReason.CANCELLED)
-
-    def _end(self, reason: FinishReason) -> None:
-        self.is_finished = True
-        self._times.end(reason)
+    def _push_token(self, token_id: int, logprobs: TokenLogprobs | None) -> str:
+        self.num_tokens += 1
+        if token_id in self._hidden_token_ids:
+            return ""
+        text = self._detokenizer.push(token_id)
+        if logprobs is not None:
+            choice = token_choice(self._tokenizer, logprobs)
+            # The token that completes a stop string stays held, whatever of it is text.
+            has_stopped = self._detokenizer.stopped is not None
+            self._held.add(choice, len(text) + self._detokenizer.num_held + has_stopped)
+        return text
 
     def _finish_word(self, reason: FinishReason | None) -> FinishWord | None:
+        if self._detokenizer.stopped is not None:
+            return "stop"
         match reason:
             case None:
                 return None
@@ -112,34 +82,80 @@ class ChoiceDecoder:
                 return "length" if is_cut else "stop"  # a grammar that passed a limit is not whole
             case FinishReason.LENGTH:
                 return "length"
-            case FinishReason.TIMED_OUT:
-                raise QueueTimeout("The request waited too long for its turn. Try again later.")
-            case FinishReason.CANCELLED:
-                raise NotReady("The server shut down before the answer was finished. Try again.")
-            case FinishReason.FAILED:
-                raise EngineFailure(
-                    "The answer could not be computed. The server's log has the cause."
-                )
+            case _:
+                self.is_finished = True
+                raise unfinished(reason)
 
-    def _split_tool_calls(self, text: str) -> tuple[str, tuple[ToolCall, ...]]:
-        if self._tool_parser is None:
-            return text, ()
-        found = [self._tool_parser.push(text)]
-        if self.is_finished:
-            found.append(self._tool_parser.flush())
-        shown, calls = "", []
+
+def unfinished(reason: FinishReason | None) -> ServiceError:
+    """What to tell the client of a sequence that ended without its answer."""
+    match reason:
+        case FinishReason.TIMED_OUT:
+            return QueueTimeout("The request waited too long for its turn. Try again later.")
+        case FinishReason.CANCELLED:
+            return NotReady("The server shut down before the answer was finished. Try again.")
+        case _:
+            return EngineFailure(
+                "The answer could not be computed. The server's log has the cause."
+            )
+
+
+@dataclass(slots=True)
+class HeldTokens:
+    """Log-probabilities, sent with the text of their tokens: a stop string takes both along."""
+
+    _num_sent: int = 0  # characters
+    _num_known: int = 0
+    _tokens: list[tuple[int, int, TokenChoice]] = field(default_factory=list)  # start, end
+
+    def add(self, token: TokenChoice, num_unsent: int) -> None:
+        """A token after which `num_unsent` characters are known and not sent yet."""
+        start, self._num_known = self._num_known, self._num_sent + num_unsent
+        self._tokens.append((start, self._num_known, token))
+
+    def release(self, num_chars: int) -> tuple[TokenChoice, ...]:
+        """The tokens whose text is out once `num_chars` more are sent."""
+        self._num_sent += num_chars
+        num_out = sum(end <= self._num_sent for _, end, _ in self._tokens)
+        out, self._tokens = self._tokens[:num_out], self._tokens[num_out:]
+        return tuple(token for _, _, token in out)
+
+    def close(self, *, is_cut: bool) -> tuple[TokenChoice, ...]:
+        """What remains at the end: after a stop string, only a token that has text before it."""
+        return tuple(
+            token for start, _, token in self._tokens if not is_cut or start < self._num_sent
+        )
+
+
+class ToolReader:
+    """Finds the calls of offered tools in the text of one choice."""
+
+    def __init__(self, parser: ToolCallParser, names: frozenset[str], *, is_forced: bool) -> None:
+        self.num_calls = 0
+        self._parser = parser
+        self._names = names
+        self._is_forced = is_forced  # the answer is a call and nothing else, even one cut short
+
+    def read(self, text: str, *, is_last: bool) -> tuple[str, tuple[ToolCall, ...]]:
+        """The text to show and the calls that are complete."""
+        found = [self._parser.push(text)]
+        if is_last:
+            found.append(self._parser.flush())
+        shown = ""
+        calls: list[ToolCall] = []
         for part in found:
             shown += part.text
             for call in part.calls:
-                if call.name in self._tool_names:
-                    call_id = f"call_{secrets.token_hex(12)}"
-                    calls.append(
-                        ToolCall(call_id=call_id, name=call.name, arguments=call.arguments)
-                    )
+                if call.name in self._names:
+                    calls.append(make_call(call.name, call.arguments))
                 else:  # a tool that nobody offered is something the model said
                     shown += json.dumps({"name": call.name, "arguments": call.arguments})
-        self._has_tool_calls = self._has_tool_calls or bool(calls)
-        return shown, tuple(calls)
+        self.num_calls += len(calls)
+        return "" if self._is_forced else shown, tuple(calls)
+
+
+def make_call(name: str, arguments: str) -> ToolCall:
+    return ToolCall(call_id=f"call_{secrets.token_hex(12)}", name=name, arguments=arguments)
 
 
 def token_choice(tokenizer: Tokenizer, logprobs: TokenLogprobs) -> TokenChoice:

@@ -34,6 +34,11 @@ class ChatPrompt:
     tools: tuple[Tool, ...] = ()
     tool_choice: ToolChoice = ToolChoice()
 
+    @property
+    def callable_tools(self) -> tuple[Tool, ...]:
+        """The tools the model is told of: with `none`, it is told of none."""
+        return () if self.tool_choice.kind == "none" else self.tools
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OutputFormat:

@@ -11,14 +11,13 @@ import numpy as np
 from pydantic import JsonValue
 
 from appliance.completion.answer import Completion, Embeddings
-from appliance.completion.choice import ChoiceDecoder, TokenTimes
+from appliance.completion.choice import ChoiceDecoder, ToolReader, unfinished
 from appliance.completion.request import ChatPrompt, CompletionRequest, Tool
 from appliance.completion.stream import CompletionStream
 from appliance.engine.engine import Engine
 from appliance.engine.sequence import SamplingParams
 from appliance.engine.stream import SequenceStream
-from appliance.errors import ContextLengthExceeded, EngineFailure, InvalidRequest
-from appliance.metrics import Metrics
+from appliance.errors import ContextLengthExceeded, InvalidRequest
 from appliance.text.chat_template import ChatTemplate
 from appliance.text.detokenizer import Detokenizer
 from appliance.text.grammar import CompiledGrammar, GrammarCompiler, GrammarConstraint
@@ -62,10 +61,9 @@ class TextModel:
 class CompletionService:
     """The product. Built once in wiring.py; used from the event loop only."""
 
-    def __init__(self, engine: Engine, model: TextModel, metrics: Metrics) -> None:
+    def __init__(self, engine: Engine, model: TextModel) -> None:
         self._engine = engine
         self._model = model
-        self._metrics = metrics
 
     async def start(self, request: CompletionRequest) -> CompletionStream:
         """Check, tokenize and submit a request; raises every RequestError there can be."""
@@ -79,12 +77,14 @@ class CompletionService:
                 params = self._sampling_params(request, max_new_tokens, seed + index)
                 constraint = grammar.constraint() if grammar is not None else None
                 decoder = self._decoder(index, request, prompt_ids, constraint)
-                parts.append((self._engine.submit(prompt_ids, params, constraint), decoder))
+                sequence = self._engine.submit(
+                    prompt_ids, params, constraint, request_id=request.request_id
+                )
+                parts.append((sequence, decoder))
         except BaseException:
             for sequence, _ in parts:
                 sequence.cancel()
             raise
-        self._metrics.count_prompt_tokens(len(prompt_ids))
         return CompletionStream(self._model.tokenizer, len(prompt_ids), parts)
 
     async def complete(self, request: CompletionRequest) -> Completion:
@@ -147,11 +147,7 @@ class CompletionService:
         return await asyncio.to_thread(self._render_and_encode, prompt)
 
     def _render_and_encode(self, prompt: ChatPrompt) -> list[int]:
-        tools = (
-            []
-            if prompt.tool_choice.kind == "none"
-            else [openai_tool(tool) for tool in prompt.tools]
-        )
+        tools = [openai_tool(tool) for tool in prompt.callable_tools]
         text = self._model.template.render(prompt.messages, tools)
         return self._model.tokenizer.encode(text, add_special_tokens=False)
 
@@ -215,7 +211,7 @@ class CompletionService:
     async def _grammar(self, request: CompletionRequest) -> CompiledGrammar | None:
         """What the answer must look like, if the request says so. Compiles in a thread."""
         grammars, prompt, output = self._model.grammars, request.prompt, request.output
-        if isinstance(prompt, ChatPrompt) and prompt.tools and prompt.tool_choice.kind != "none":
+        if isinstance(prompt, ChatPrompt) and prompt.callable_tools:
             if output.kind != "text":
                 raise InvalidRequest(
                     "response_format cannot be combined with tools that may be called. "
@@ -238,7 +234,7 @@ class CompletionService:
                 param="tools",
                 code="no_tool_calls",
             )
-        tools = {tool.name: dict(tool.parameters) for tool in prompt.tools}
+        tools = {tool.name: dict(tool.parameters) for tool in prompt.callable_tools}
         if prompt.tool_choice.kind == "auto":
             return grammars.optional_tool_calls(tools, tool_format)
         return grammars.tool_call(tools, tool_format, named=prompt.tool_choice.name)
@@ -251,30 +247,36 @@ class CompletionService:
         constraint: GrammarConstraint | None,
     ) -> ChoiceDecoder:
         model, prompt = self._model, request.prompt
-        tools = prompt.tools if isinstance(prompt, ChatPrompt) else ()
+        tools = self._tool_reader(prompt) if isinstance(prompt, ChatPrompt) else None
+        visible = visible_ids(model.tokenizer) if tools is not None else frozenset()
         # A continuation goes on from the prompt's last character; an answer begins anew.
         prefix_ids = () if isinstance(prompt, ChatPrompt) else prompt_ids
-        parser = ToolCallParser(model.tool_format) if tools and model.tool_format else None
-        visible = visible_ids(model.tokenizer) if parser else frozenset()
         return ChoiceDecoder(
             index,
             model.tokenizer,
             Detokenizer(model.tokenizer, request.stop, prefix_ids, visible_ids=visible),
-            parser,
-            frozenset(tool.name for tool in tools),
             model.stop_token_ids,
-            constraint,
-            TokenTimes(self._metrics),
+            constraint=constraint,
+            tools=tools,
         )
+
+    def _tool_reader(self, prompt: ChatPrompt) -> ToolReader | None:
+        if not prompt.callable_tools or self._model.tool_format is None:
+            return None
+        names = frozenset(tool.name for tool in prompt.callable_tools)
+        is_forced = prompt.tool_choice.kind != "auto"
+        return ToolReader(ToolCallParser(self._model.tool_format), names, is_forced=is_forced)
 
 
 async def first_embedding(stream: SequenceStream) -> list[float]:
     """The embedding a pooled sequence ends with, scaled to length 1."""
+    reason = None
     async for event in stream:
         if event.embedding is not None:
             vector = event.embedding / max(float(np.linalg.norm(event.embedding)), 1e-12)
             return [float(value) for value in vector]
-    raise EngineFailure("The embedding could not be computed. The server's log has the cause.")
+        reason = event.finish_reason
+    raise unfinished(reason)
 
 
 def either(wanted: Value | None, default: Value) -> Value:

@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator
 
 from appliance.completion.answer import Choice, Completion, Delta, TokenChoice, Usage
 from appliance.completion.choice import ChoiceDecoder, token_choice
-from appliance.engine.sequence import TokenEvent
+from appliance.engine.sequence import FinishReason, TokenEvent
 from appliance.engine.stream import SequenceStream
 from appliance.text.tokenizer import Tokenizer
 
@@ -45,14 +45,13 @@ class CompletionStream:
                 continue  # a stop string ended it; the engine had not heard yet
             delta = decoder.push(event)
             if decoder.is_finished and event.finish_reason is None:
-                sequence.cancel()
+                sequence.cancel(FinishReason.STOP)
             if delta is not None:
                 yield delta
 
     async def aclose(self) -> None:
         for sequence, decoder in self._parts:
             if not decoder.is_finished:
-                decoder.abandon()
                 sequence.cancel()
 
     async def collect(self) -> Completion:

@@ -43,6 +43,11 @@ class Detokenizer:
         """The stop string that ended the text, if one did."""
         return self._scanner.found
 
+    @property
+    def num_held(self) -> int:
+        """How many characters wait because they may become a stop string."""
+        return self._scanner.num_held
+
     def push(self, token_id: int) -> str:
         if token_id in self._skipped_ids:
             return ""
@@ -97,6 +102,10 @@ class _StopScanner:
         cut = len(pending) - num_held
         self._held = pending[cut:]
         return pending[:cut]
+
+    @property
+    def num_held(self) -> int:
+        return len(self._held)
 
     def release(self) -> str:
         text, self._held = self._held, ""

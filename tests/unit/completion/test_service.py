@@ -70,6 +70,7 @@ class Bench:
             else answer
         )
         self.clock = FakeClock()
+        self.metrics = Metrics()
         self.runner = FakeRunner(
             vocab_size=TOKENIZER.vocab_size,
             num_blocks=512,
@@ -82,9 +83,9 @@ class Bench:
             max_sequences=2,
             max_queued=max_queued,
             queue_timeout_s=30,
+            observer=self.metrics,
             clock=self.clock,
         )
-        self.metrics = Metrics()
         template = DIRECTORY.chat_template if has_template else None
         model = TextModel(
             tokenizer=TOKENIZER,
@@ -99,7 +100,7 @@ class Bench:
             max_context_tokens=CONTEXT,
             defaults=defaults or SamplingDefaults(temperature=0.0),
         )
-        self.service = CompletionService(self.engine, model, self.metrics)
+        self.service = CompletionService(self.engine, model)
 
     async def finish(self, work: Coroutine[object, object, T]) -> T:
         """The result of `work`, with the engine stepped as long as it waits."""
@@ -207,6 +208,18 @@ def test_logprobs_come_token_by_token_with_their_alternatives() -> None:
     assert tokens[0].top[0].token_id == tokens[0].token_id
 
 
+@pytest.mark.parametrize(
+    ("stop", "text"), [(" four", "one two three"), ("ree four", "one two th"), ("nine", None)]
+)
+def test_logprobs_end_where_a_stop_string_ends_the_text(stop: str, text: str | None) -> None:
+    answer = "one two three four five"
+    choice = Bench(answer).complete(stop=(stop,), num_logprobs=0).choices[0]
+    listed = "".join(token.text for token in choice.tokens)
+    assert choice.text == (text or answer)
+    assert listed.startswith(choice.text)
+    assert " four" not in listed or text is None
+
+
 def test_prompt_logprobs_cover_the_prompt_and_have_none_for_its_first_token() -> None:
     bench = Bench()
     completion = bench.complete(num_prompt_logprobs=0, max_new_tokens=0)
@@ -238,6 +251,20 @@ def test_a_call_that_is_asked_for_is_made_whatever_the_model_would_rather_say(
     completion = Bench("I would rather tell a story.").complete(prompt=prompt, max_new_tokens=150)
     [found] = completion.choices[0].tool_calls
     assert found.name == "get_weather"
+
+
+def test_a_call_that_was_asked_for_and_is_cut_short_is_not_shown_as_text() -> None:
+    prompt = chat("Hello", tools=(WEATHER,), tool_choice=ToolChoice(kind="required"))
+    choice = Bench("x").complete(prompt=prompt, max_new_tokens=3).choices[0]
+    assert (choice.text, choice.tool_calls, choice.finish_reason) == ("", [], "length")
+
+
+def test_with_tool_choice_none_what_looks_like_a_call_is_text() -> None:
+    call = '<tool_call>{"name": "get_weather", "arguments": {"city": "Rome"}}</tool_call>'
+    prompt = chat("Hi", tools=(WEATHER,), tool_choice=ToolChoice(kind="none"))
+    choice = Bench(call).complete(prompt=prompt).choices[0]
+    assert choice.tool_calls == []
+    assert choice.finish_reason == "stop"
 
 
 def test_with_tool_choice_none_the_model_is_not_told_of_the_tools() -> None:
@@ -329,6 +356,24 @@ def test_who_waits_too_long_is_told_so() -> None:
         running = [bench.engine.submit([5], sampling(), None) for _ in range(2)]
         bench.engine.step()
         waiting = asyncio.ensure_future(bench.service.complete(request()))
+        await asyncio.sleep(0)
+        bench.clock.advance(31)
+        with pytest.raises(QueueTimeout):
+            await bench.finish(waiting_result(waiting))
+        for stream in running:
+            stream.cancel()
+
+    asyncio.run(crowd())
+
+
+def test_an_embedding_that_waits_too_long_is_told_so() -> None:
+    bench = Bench()
+    bench.runner.script = ()
+
+    async def crowd() -> None:
+        running = [bench.engine.submit([5], sampling(), None) for _ in range(2)]
+        bench.engine.step()
+        waiting = asyncio.ensure_future(bench.service.embed(("late",)))
         await asyncio.sleep(0)
         bench.clock.advance(31)
         with pytest.raises(QueueTimeout):

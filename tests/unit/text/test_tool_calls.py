@@ -175,3 +175,11 @@ def test_the_tokens_that_mark_calls_are_known() -> None:
     ids = {tokenizer.token_id("<tool_call>"), tokenizer.token_id("</tool_call>")}
     assert visible_ids(tokenizer) == ids
     assert visible_ids(tiny.sentencepiece()) == frozenset()
+
+
+def test_a_number_that_json_cannot_write_makes_it_no_call() -> None:
+    parser = ToolCallParser(ToolFormat.HERMES)
+    text = '<tool_call>{"name": "f", "arguments": {"x": 1e999}}</tool_call>'
+    found = [parser.push(text), parser.flush()]
+    assert [call for part in found for call in part.calls] == []
+    assert "1e999" in "".join(part.text for part in found)
