@@ -1,16 +1,24 @@
-"""Stand-ins that tests hand to the engine: a clock, a runner that checks paging, a grammar."""
+"""Stand-ins handed to the engine: a clock, a runner that checks paging, an observer, a grammar."""
 
 from __future__ import annotations
 
 import zlib
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
 
 from appliance.engine.runner import RunnerInfo
-from appliance.engine.sequence import Batch, Chunk, ChunkOutput, DoubleArray, FloatArray, LogitRows
+from appliance.engine.sequence import (
+    Batch,
+    Chunk,
+    ChunkOutput,
+    DoubleArray,
+    FinishReason,
+    FloatArray,
+    LogitRows,
+)
 
 NUM_PREFIX_CLASSES = 509  # prefixes that fall into one class get the same logits
 EMPTY_SLOT = -1
@@ -33,7 +41,8 @@ class FakeRunner:
     """A model whose logits depend on the tokens before them and on nothing else.
 
     It keeps the token ids themselves where a real runner keeps keys and values, reads every prefix
-    back through the block table, and notes a fault wherever that is not what the sequence holds.
+    back through the block table, and notes a fault wherever that is not what the sequence holds,
+    and wherever a chunk does not go on where its sequence was, or begin anew after a release.
 
     With `script`, greedy decoding says the script, token by token, then its last token for ever.
     """
@@ -49,9 +58,7 @@ class FakeRunner:
     ) -> None:
         self.info = RunnerInfo(
             name="fake",
-            architecture="fake",
             vocab_size=vocab_size,
-            hidden_size=8,
             max_context_tokens=max_context_tokens,
             block_size=block_size,
             num_blocks=num_blocks,
@@ -67,6 +74,7 @@ class FakeRunner:
         self.released: list[int] = []
         self.num_failures_left = 0  # so many of the next forward passes raise
         self.nan_sequence_ids: set[int] = set()
+        self._num_computed: dict[int, int] = {}  # tokens by sequence id, until its release
         generator = np.random.default_rng(0)
         self._logits = generator.normal(0, 2, (NUM_PREFIX_CLASSES, vocab_size)).astype(np.float32)
         self._hidden = generator.normal(0, 1, (NUM_PREFIX_CLASSES, 8)).astype(np.float32)
@@ -83,6 +91,7 @@ class FakeRunner:
 
     def release(self, sequence_id: int) -> None:
         self.released.append(sequence_id)
+        self._num_computed.pop(sequence_id, None)
 
     def logits_after(self, token_ids: Iterable[int]) -> FloatArray:
         """The logits [V] this model gives after a prefix: what a test compares with."""
@@ -95,7 +104,10 @@ class FakeRunner:
         return (self._hidden_sum(ids, 0) / len(ids)).astype(np.float32)
 
     def _write(self, chunk: Chunk) -> None:
-        block_size = self.info.block_size
+        block_size, sequence_id = self.info.block_size, chunk.sequence.sequence_id
+        if chunk.start != self._num_computed.get(sequence_id, 0):
+            self.faults.append(f"sequence {sequence_id} is not computed in order")
+        self._num_computed[sequence_id] = chunk.start + chunk.length
         for position, token_id in enumerate(chunk.token_ids, start=chunk.start):
             block = chunk.sequence.block_table[position // block_size]
             self._slots[block, position % block_size] = token_id
@@ -129,6 +141,36 @@ class FakeRunner:
 
 def prefix_class(prefix: NDArray[np.int64]) -> int:
     return zlib.crc32(prefix.tobytes()) % NUM_PREFIX_CLASSES
+
+
+@dataclass
+class FakeObserver:
+    """Takes down what the engine reports."""
+
+    prompts: list[int] = field(default_factory=list)  # their lengths, as they start
+    steps: list[tuple[int, float]] = field(default_factory=list)
+    first_delays_s: list[float] = field(default_factory=list)
+    intervals_s: list[float] = field(default_factory=list)
+    num_preemptions: int = 0
+    ends: list[FinishReason] = field(default_factory=list)
+
+    def on_start(self, num_prompt_tokens: int, /) -> None:
+        self.prompts.append(num_prompt_tokens)
+
+    def on_step(self, num_tokens: int, duration_s: float, /) -> None:
+        self.steps.append((num_tokens, duration_s))
+
+    def on_first_token(self, delay_s: float, /) -> None:
+        self.first_delays_s.append(delay_s)
+
+    def on_next_token(self, interval_s: float, /) -> None:
+        self.intervals_s.append(interval_s)
+
+    def on_preempt(self) -> None:
+        self.num_preemptions += 1
+
+    def on_end(self, reason: FinishReason, /) -> None:
+        self.ends.append(reason)
 
 
 class FakeConstraint:

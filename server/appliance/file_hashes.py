@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import io
 import json
@@ -57,7 +58,11 @@ class FileHasher:
         report = _Report(sum(path.stat().st_size for path in paths), self._progress)
         num_threads = min(MAX_THREADS, len(paths), os.cpu_count() or 1)
         with ThreadPoolExecutor(num_threads, thread_name_prefix="hash") as pool:
-            return dict(zip(paths, pool.map(report.hash_file, paths), strict=True))
+            try:
+                return dict(zip(paths, pool.map(report.hash_file, paths), strict=True))
+            except BaseException:  # Ctrl-C, too: the pool waits for threads that read gigabytes
+                report.is_over = True
+                raise
 
     def _load(self) -> dict[str, str]:
         if self._known is None:
@@ -79,6 +84,7 @@ class _Report:
         self._progress = progress
         self._done_bytes = 0
         self._lock = threading.Lock()
+        self.is_over = False  # nobody wants the hashes any more
 
     def hash_file(self, path: Path) -> str:
         try:
@@ -88,6 +94,8 @@ class _Report:
             raise ModelRefused(f"{path.name} cannot be read: {error.strerror}.") from None
 
     def add(self, num_bytes: int) -> None:
+        if self.is_over:
+            raise InterruptedError(errno.EINTR, os.strerror(errno.EINTR))
         with self._lock:
             before = self._done_bytes
             self._done_bytes += num_bytes

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import concurrent.futures
+import contextlib
 import logging
 import os
 import signal
 import socket
 import sys
+import threading
 from collections.abc import Awaitable, Callable
 from contextvars import Context
 from dataclasses import dataclass
 from types import FrameType
-from typing import Protocol
+from typing import NoReturn, Protocol, TypeVar
 
 import uvicorn
 from fastapi import FastAPI
@@ -23,14 +26,20 @@ from appliance.errors import StartupError
 
 logger = logging.getLogger(__name__)
 
-FAILURE_POLL_S = 1.0
+T = TypeVar("T")
+
+STALLED_AFTER_S = 120.0
+MAX_FAILED_PROBES = 5  # in a row, until /livez asks for a restart
+RESPONSE_POLL_S = 0.05
 
 
 class DrainableEngine(Protocol):
-    """What the end of the process needs of the engine."""
+    """What the life of the process needs of the engine."""
 
     @property
     def has_failed(self) -> bool: ...
+
+    def is_stalled(self, after_s: float) -> bool: ...
 
     async def drain(self, timeout_s: float) -> None: ...
 
@@ -38,25 +47,41 @@ class DrainableEngine(Protocol):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Answering:
+    """What a load ends in: an engine, and a short completion that shows whether it works."""
+
+    engine: DrainableEngine
+    probe: Callable[[], Awaitable[object]]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Timing:
-    """How long the end takes: serve on for `delay_s`, then give answers `timeout_s` to finish."""
+    """The end: serve on for `delay_s`, then give answers `timeout_s` to finish and to be read.
+
+    A failed engine is probed every `probe_interval_s`; a probe may take `probe_timeout_s`.
+    """
 
     delay_s: float
     timeout_s: float
+    poll_s: float = 1.0
+    probe_interval_s: float = 5.0
+    probe_timeout_s: float = 30.0
 
 
 class ApplianceServer(uvicorn.Server):
     """Serves from the first moment: /health says loading while `load` makes the state ready.
 
-    The first SIGTERM or SIGINT drains; the second ends the process at once.
+    The first SIGTERM or SIGINT drains; the second ends the process at once. `say` writes to
+    whoever started us.
     """
 
     def __init__(
         self,
         app: FastAPI,
         state: ApplianceState,
-        load: Callable[[], Awaitable[DrainableEngine]],
-        drain: Timing,
+        load: Callable[[], Awaitable[Answering]],
+        timing: Timing,
+        say: Callable[[str], None],
     ) -> None:
         super().__init__(
             uvicorn.Config(
@@ -66,6 +91,8 @@ class ApplianceServer(uvicorn.Server):
                 log_config=None,
                 access_log=False,
                 server_header=False,
+                workers=1,  # unset, it and the next would be read from the environment
+                proxy_headers=False,
                 timeout_keep_alive=65,  # longer than the usual 60 s of a load balancer in front
                 timeout_graceful_shutdown=5,
             )
@@ -73,68 +100,135 @@ class ApplianceServer(uvicorn.Server):
         self.exit_code = 0
         self._state = state
         self._load = load
-        self._drain = drain
+        self._timing = timing
+        self._say = say
         self._engine: DrainableEngine | None = None
+        self._num_failed_probes = 0
+        self._is_ending = False
         self._tasks: set[asyncio.Task[None]] = set()
+        self._loading: asyncio.Task[None] | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
+
+    def run(self, sockets: list[socket.socket] | None = None) -> None:
+        """Returns when all is done; a load that a signal cut short ends with the process."""
+        super().run(sockets)
+        if self._engine is None:
+            end_process(self.exit_code)
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
         self._loop = asyncio.get_running_loop()
-        self._spawn(self._become_ready())
+        self._loading = self._spawn(self._become_ready())
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         """Called by the signal handler, in the main thread, between two byte codes."""
-        if self._loop is None or self._state.status == "draining":
-            self.force_exit = self.should_exit = True
-            self.exit_code = 128 + sig
-            return
+        if self._loop is None or self._is_ending:
+            end_process(128 + sig)
+        self._is_ending = True
         self._state.drain()
         # A context of its own: the signal may interrupt a request, whose id is not ours.
         self._loop.call_soon_threadsafe(
             lambda: self._spawn(self._end(signal.Signals(sig))), context=Context()
         )
 
-    def _spawn(self, work: Awaitable[None]) -> None:
+    def _spawn(self, work: Awaitable[None]) -> asyncio.Task[None]:
         task = asyncio.ensure_future(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+        return task
 
     async def _become_ready(self) -> None:
         try:
-            self._engine = await self._load()
+            answering = await self._load()
         except StartupError as error:
-            sys.stderr.write(f"appliance: {error.message}\n")
+            self._say(f"appliance: {error.message}\n")
             self._abandon(error.exit_code)
         except Exception:
             logger.exception("the model could not be loaded")
             self._abandon(StartupError.exit_code)
         else:
-            await self._watch(self._engine)
+            self._engine = answering.engine
+            self._state.is_stalled = self._is_stalled
+            await self._watch(answering)
 
     def _abandon(self, exit_code: int) -> None:
         self._state.fail("The model could not be loaded.")
         self.exit_code = exit_code
         self.should_exit = True
 
-    async def _watch(self, engine: DrainableEngine) -> None:
-        """Say so in /health when the engine fails, and when it recovers."""
-        while not self.should_exit:
-            if engine.has_failed and self._state.status == "ready":
+    def _is_stalled(self) -> bool:
+        """Whether only a restart can help."""
+        is_stuck = self._engine is not None and self._engine.is_stalled(STALLED_AFTER_S)
+        return is_stuck or self._num_failed_probes >= MAX_FAILED_PROBES
+
+    async def _watch(self, answering: Answering) -> None:
+        """Say so in /health when the engine fails, and when it recovers. Without the probes it
+        never could: nobody sends requests to a server that is not ready."""
+        engine = answering.engine
+        while not (self.should_exit or self._is_ending):
+            if not engine.has_failed:
+                self._num_failed_probes = 0
+                if self._state.status == "failed":
+                    self._state.recover()
+                await asyncio.sleep(self._timing.poll_s)
+                continue
+            if self._state.status == "ready":
                 self._state.fail(
                     "The last forward passes all failed. The server's log has the cause."
                 )
-            elif not engine.has_failed and self._state.status == "failed":
-                self._state.recover()
-            await asyncio.sleep(FAILURE_POLL_S)
+            await asyncio.sleep(self._timing.probe_interval_s)
+            if engine.has_failed:
+                await self._probe(answering)
+
+    async def _probe(self, answering: Answering) -> None:
+        """One attempt; what went wrong in it is in the engine's own words in the log."""
+        with contextlib.suppress(Exception):
+            await asyncio.wait_for(answering.probe(), self._timing.probe_timeout_s)
+        if answering.engine.has_failed:
+            self._num_failed_probes += 1
+            logger.warning("a probe failed", extra={"num_failed_probes": self._num_failed_probes})
 
     async def _end(self, received: signal.Signals) -> None:
         logger.info("draining", extra={"signal": received.name})
-        await asyncio.sleep(self._drain.delay_s)
-        if self._engine is not None:
-            await self._engine.drain(self._drain.timeout_s)
-            await asyncio.to_thread(self._engine.stop)
+        if self._engine is None:  # nothing runs that could be waited for
+            if self._loading is not None:
+                self._loading.cancel()
+        else:
+            await asyncio.sleep(self._timing.delay_s)
+            await self._finish_answers(self._engine)
+            await in_daemon_thread(self._engine.stop)
         self.should_exit = True
+
+    async def _finish_answers(self, engine: DrainableEngine) -> None:
+        """Until all are computed and read, or time is up."""
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + self._timing.timeout_s
+        await engine.drain(self._timing.timeout_s)
+        while self._state.num_open_responses and loop.time() < deadline:  # noqa: ASYNC110
+            await asyncio.sleep(RESPONSE_POLL_S)
+
+
+async def in_daemon_thread(work: Callable[[], T]) -> T:
+    """Like asyncio.to_thread, but the end of the process does not wait for the thread."""
+    done: concurrent.futures.Future[T] = concurrent.futures.Future()
+    done.set_running_or_notify_cancel()  # from here on no cancellation gets in the thread's way
+
+    def run() -> None:
+        try:
+            done.set_result(work())
+        except BaseException as error:  # noqa: BLE001 - whoever awaits it gets it
+            done.set_exception(error)
+
+    threading.Thread(target=run, name="background", daemon=True).start()
+    return await asyncio.wrap_future(done)
+
+
+def end_process(exit_code: int) -> NoReturn:
+    """At once, whatever the threads do: one that loads a model can take minutes more."""
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(Exception):
+            stream.flush()
+    os._exit(exit_code)
 
 
 def listen(host: str, port: int) -> socket.socket:

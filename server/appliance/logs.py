@@ -63,6 +63,8 @@ class StderrHandler(logging.Handler):
     """Writes to whatever sys.stderr is at the moment; a line that cannot be written is lost."""
 
     def emit(self, record: logging.LogRecord) -> None:
+        if sys.stderr is None:  # as Python has it where the descriptor was closed
+            return
         line = self.format(record) + "\n"
         try:
             sys.stderr.write(line)

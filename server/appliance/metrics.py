@@ -75,7 +75,7 @@ class Metrics:
 
     def _define_token_series(self) -> None:
         self._prompt_tokens = self._counter(
-            "appliance_prompt_tokens_total", "Tokens of accepted prompts."
+            "appliance_prompt_tokens_total", "Tokens of prompts whose computation began."
         )
         self._generated_tokens = self._counter(
             "appliance_generated_tokens_total", "Tokens sampled for answers."
@@ -94,6 +94,10 @@ class Metrics:
     def _define_engine_series(self) -> None:
         self._finished = self._counter(
             "appliance_finished_sequences_total", "Sequences ended, by reason.", "reason"
+        )
+        self._preempted = self._counter(
+            "appliance_preempted_sequences_total",
+            "Times a sequence lost its key-value blocks to an older one.",
         )
         self._engine_failures = self._counter(
             "appliance_engine_failures_total", "Answers lost to a failure of the engine."
@@ -143,38 +147,30 @@ class Metrics:
         """`reason` is the stable code of the error."""
         self._rejections.labels(reason).inc()
 
-    def count_prompt_tokens(self, num_tokens: int) -> None:
-        self._prompt_tokens.inc(num_tokens)
+    def on_start(self, num_prompt_tokens: int, /) -> None:
+        """The engine's observer, to `on_end`: a sequence is computed for the first time."""
+        self._prompt_tokens.inc(num_prompt_tokens)
 
-    def observe_first_token(self, duration_s: float) -> None:
-        """The first token of a sequence; it counts as generated."""
+    def on_step(self, num_tokens: int, duration_s: float, /) -> None:
+        self._step_tokens.observe(num_tokens)
+        self._step_duration.observe(duration_s)
+
+    def on_first_token(self, delay_s: float, /) -> None:
         self._generated_tokens.inc()
-        self._first_token.observe(duration_s)
+        self._first_token.observe(delay_s)
 
-    def observe_next_token(self, interval_s: float) -> None:
-        """A later token of a sequence; it counts as generated."""
+    def on_next_token(self, interval_s: float, /) -> None:
         self._generated_tokens.inc()
         self._token_interval.observe(interval_s)
 
-    def count_finished_sequence(self, reason: str) -> None:
-        """`reason` is a FinishReason; cancelled and failed sequences are counted here."""
+    def on_preempt(self) -> None:
+        self._preempted.inc()
+
+    def on_end(self, reason: str, /) -> None:
+        """`reason` is a FinishReason; of the failed ones there is a counter to alert on."""
         self._finished.labels(reason).inc()
-
-    def count_engine_failure(self) -> None:
-        self._engine_failures.inc()
-
-    def on_step(
-        self,
-        num_tokens: int,
-        duration_s: float,
-        _num_running: int,
-        _num_waiting: int,
-        _num_used_blocks: int,
-        /,
-    ) -> None:
-        """The engine's observer. Its gauges are read by `watch_engine`, not taken from here."""
-        self._step_tokens.observe(num_tokens)
-        self._step_duration.observe(duration_s)
+        if reason == "failed":
+            self._engine_failures.inc()
 
     def render(self) -> bytes:
         """Everything in Prometheus' text format; serve it as CONTENT_TYPE."""

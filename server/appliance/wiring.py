@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import sys
 import time
@@ -14,14 +13,15 @@ from appliance.api.app import create_app
 from appliance.api.state import ApplianceState
 from appliance.completion import CompletionRequest, CompletionService
 from appliance.completion.service import SamplingDefaults, TextModel
-from appliance.console.banner import Running, banner, loading
-from appliance.console.ink import Ink
+from appliance.console.banner import Running, banner
+from appliance.console.terminal import Terminal
+from appliance.engine import sizing
 from appliance.engine.engine import Engine
 from appliance.engine.model.dtype import choose_dtype
-from appliance.errors import ModelRefused, SettingsError
+from appliance.errors import ModelRefused
 from appliance.file_hashes import FileHasher
 from appliance.identity import Identity, RunnerFacts, identify
-from appliance.lifecycle import ApplianceServer, Timing, listen
+from appliance.lifecycle import Answering, ApplianceServer, Timing, in_daemon_thread, listen
 from appliance.logs import configure_logging
 from appliance.machine import available_cores, available_memory_bytes, wait_passively
 from appliance.metrics import Metrics
@@ -32,30 +32,37 @@ from appliance.text.tokenizer import Tokenizer
 from appliance.text.tool_calls import detect_tool_format
 
 if TYPE_CHECKING:
+    from appliance.console.ink import Ink
     from appliance.engine.runner import Runner, RunnerInfo
     from appliance.settings import Settings
 
 logger = logging.getLogger(__name__)
 
 EMBEDDED_MODEL_NAME = "pebble"
-BLOCK_SIZE = 16
-DEFAULT_CONTEXT_TOKENS = 2048  # for a model that names no limit
-ELEMENT_BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
-CACHE_SHARE_OF_MEMORY = 0.25
-STALLED_AFTER_S = 120.0
 
 
 def serve(settings: Settings, ink: Ink) -> int:
     """Run the server until it is told to stop; returns the exit code."""
     configure_logging(settings.log_level)
     wait_passively()
-    hasher = FileHasher(settings.cache_dir)
-    model = find_model(settings, hasher)
-    logger.debug("model opened", extra={"model": model.name})
+    terminal = Terminal(sys.stderr)
+    hasher = FileHasher(settings.cache_dir, terminal.show_hashing)
+    with terminal.counting("checking the model"):
+        model = find_model(settings, hasher)
     with listen(settings.host, settings.port) as listener:
-        server = build_server(settings, model, hasher, ink, port=listener.getsockname()[1])
+        face = Face(terminal, ink, port=listener.getsockname()[1])
+        server = build_server(settings, model, hasher, face)
         server.run(sockets=[listener])
     return server.exit_code
+
+
+@dataclass(frozen=True, slots=True)
+class Face:
+    """What the person who started the server sees: where, how, and the port to name."""
+
+    terminal: Terminal
+    ink: Ink
+    port: int
 
 
 def find_model(settings: Settings, hasher: FileHasher) -> ModelDirectory:
@@ -67,7 +74,7 @@ def find_model(settings: Settings, hasher: FileHasher) -> ModelDirectory:
 
 
 def build_server(
-    settings: Settings, model: ModelDirectory, hasher: FileHasher, ink: Ink, *, port: int
+    settings: Settings, model: ModelDirectory, hasher: FileHasher, face: Face
 ) -> ApplianceServer:
     metrics = Metrics()
     state = ApplianceState(
@@ -76,27 +83,27 @@ def build_server(
         bound_host=settings.host,
         allowed_hosts=settings.allowed_hosts,
         generation=settings.generation,
+        max_choices=settings.max_sequences + settings.max_queued,
     )
 
-    async def load() -> Engine:
+    async def load() -> Answering:
         started_at_s = time.monotonic()
-        with loading(model.name, sys.stderr):
-            loaded = await asyncio.to_thread(load_model, settings, model, hasher, metrics)
-            await warm_up(loaded.service)
-        state.is_stalled = lambda: loaded.engine.is_stalled(STALLED_AFTER_S)
+        with face.terminal.loading(model.name):
+            loaded = await in_daemon_thread(lambda: load_model(settings, model, hasher, metrics))
+            await probe(loaded.service)
         state.become_ready(
             loaded.service, loaded.identity, max_context_tokens=loaded.max_context_tokens
         )
         report(metrics, loaded)
-        facts = running_facts(settings, loaded, port, time.monotonic() - started_at_s)
-        print(banner(facts, ink), file=sys.stderr, flush=True)
-        logger.info(
-            "ready", extra={"model": model.name, "fingerprint": loaded.identity.fingerprint}
-        )
-        return loaded.engine
+        if state.status == "ready":  # and not draining
+            facts = running_facts(settings, loaded, face.port, time.monotonic() - started_at_s)
+            face.terminal.write(banner(facts, face.ink) + "\n")
+            extra = {"model": model.name, "fingerprint": loaded.identity.fingerprint}
+            logger.info("ready", extra=extra)
+        return Answering(engine=loaded.engine, probe=lambda: probe(loaded.service))
 
     timing = Timing(delay_s=settings.drain_delay_s, timeout_s=settings.drain_timeout_s)
-    return ApplianceServer(create_app(state), state, load, timing)
+    return ApplianceServer(create_app(state), state, load, timing, face.terminal.write)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -107,6 +114,7 @@ class Loaded:
     service: CompletionService
     identity: Identity
     runner: RunnerInfo
+    size: sizing.Size
     max_context_tokens: int
 
 
@@ -114,8 +122,22 @@ def load_model(
     settings: Settings, model: ModelDirectory, hasher: FileHasher, metrics: Metrics
 ) -> Loaded:
     """Everything slow about a start; runs in a thread while /health already answers."""
-    context = context_tokens(settings, model)
-    runner = build_runner(settings, model, context)
+    num_threads = sizing.choose_threads(settings.threads, available_cores())
+    memory = cuda_memory_bytes() if settings.device != "cpu" else None
+    device = sizing.choose_device(settings.device, has_cuda=memory is not None)
+    place = Place(
+        device=device,
+        dtype=choose_dtype(settings.dtype, model.dtype, device),
+        num_threads=num_threads,
+        free_bytes=available_memory_bytes() if device == "cpu" else memory,
+    )
+    demand = build_demand(settings, model, place.dtype)
+    size = sizing.fit(demand, place.free_bytes)
+    if size.wanted_tokens is not None:
+        extra = {"max_context_tokens": size.context_tokens, "wanted": size.wanted_tokens}
+        logger.warning("context reduced to fit the memory", extra=extra)
+    with sizing.refused_without_memory():
+        runner = build_runner(settings, model, place, demand, size)
     info = runner.info
     logger.debug("weights loaded", extra={"runner": info.name, "dtype": info.dtype})
     engine = Engine(
@@ -126,7 +148,7 @@ def load_model(
         queue_timeout_s=settings.queue_timeout_s,
         observer=metrics,
     )
-    text = build_text_model(model, info, min(context, engine.max_context_tokens))
+    text = build_text_model(model, info, min(size.context_tokens, engine.max_context_tokens))
     facts = RunnerFacts(
         engine=info.name,
         dtype=info.dtype,
@@ -135,14 +157,46 @@ def load_model(
         generation=settings.generation,
     )
     identity = identify(model, facts, hasher)
-    logger.debug("identity known", extra={"fingerprint": identity.fingerprint})
     engine.start()
     return Loaded(
         engine=engine,
-        service=CompletionService(engine, text, metrics),
+        service=CompletionService(engine, text),
         identity=identity,
         runner=info,
+        size=size,
         max_context_tokens=text.max_context_tokens,
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Place:
+    """Where a runner computes, and in what."""
+
+    device: str
+    dtype: str
+    num_threads: int
+    free_bytes: int | None
+
+
+def cuda_memory_bytes() -> int | None:
+    """What is free on the first CUDA device; None without one."""
+    import torch
+
+    return torch.cuda.mem_get_info("cuda:0")[0] if torch.cuda.is_available() else None
+
+
+def build_demand(settings: Settings, model: ModelDirectory, dtype: str) -> sizing.Demand:
+    native = model.native
+    return sizing.Demand(
+        model_context_tokens=model.max_context_tokens,
+        max_context_tokens=settings.max_context_tokens,
+        max_sequences=settings.max_sequences,
+        kv_cache_tokens=settings.kv_cache_tokens,
+        num_cache_values=native.num_cache_values_per_token
+        if native is not None
+        else sizing.estimate_cache_values(model.config),
+        num_parameters=model.num_parameters,
+        dtype=dtype,
     )
 
 
@@ -151,12 +205,6 @@ def report(metrics: Metrics, loaded: Loaded) -> None:
     labels = {"model": identity.model, "version": __version__, "generation": identity.generation}
     metrics.describe_build({**labels, **identity.short()})
     metrics.watch_engine(loaded.engine)
-
-
-def context_tokens(settings: Settings, model: ModelDirectory) -> int:
-    """Tokens of one request at most: the model's limit, or a smaller one from the settings."""
-    limit = model.max_context_tokens or DEFAULT_CONTEXT_TOKENS
-    return min(settings.max_context_tokens or limit, limit)
 
 
 def build_text_model(model: ModelDirectory, info: RunnerInfo, context: int) -> TextModel:
@@ -180,14 +228,14 @@ def build_text_model(model: ModelDirectory, info: RunnerInfo, context: int) -> T
     )
 
 
-def build_runner(settings: Settings, model: ModelDirectory, context: int) -> Runner:
+def build_runner(
+    settings: Settings,
+    model: ModelDirectory,
+    place: Place,
+    demand: sizing.Demand,
+    size: sizing.Size,
+) -> Runner:
     """The fastest runner that knows the model, or the one the settings name."""
-    device = choose_device(settings.device)
-    dtype = choose_dtype(settings.dtype, model.dtype, device)
-    num_threads = settings.threads or available_cores()
-    memory = free_memory_bytes(device)
-    tokens = settings.kv_cache_tokens or fit_cache(settings, model, dtype, context, memory)
-    num_blocks = -(-tokens // BLOCK_SIZE)
     if settings.engine == "torch" and model.native is None:
         raise ModelRefused(
             f"The torch engine does not know models of type {model.model_type}. "
@@ -196,14 +244,15 @@ def build_runner(settings: Settings, model: ModelDirectory, context: int) -> Run
     if model.native is not None and settings.engine != "transformers":
         from appliance.engine.torch_runner import TorchRunner
 
+        sizing.check_room(demand, place.free_bytes)
         return TorchRunner(
             model.native,
             model.tensors,
-            device=device,
-            dtype=dtype,
-            block_size=BLOCK_SIZE,
-            num_blocks=num_blocks,
-            num_threads=num_threads,
+            device=place.device,
+            dtype=place.dtype,
+            block_size=sizing.BLOCK_SIZE,
+            num_blocks=size.num_blocks,
+            num_threads=place.num_threads,
         )
     from appliance.engine.transformers_runner import TransformersRunner, is_known_to_transformers
 
@@ -214,66 +263,30 @@ def build_runner(settings: Settings, model: ModelDirectory, context: int) -> Run
         )
     return TransformersRunner(
         model.path,
-        device=device,
-        dtype=dtype,
-        block_size=BLOCK_SIZE,
-        num_blocks=num_blocks,
-        num_threads=num_threads,
+        device=place.device,
+        dtype=place.dtype,
+        block_size=sizing.BLOCK_SIZE,
+        num_blocks=size.num_blocks,
+        num_threads=place.num_threads,
     )
 
 
-def choose_device(wanted: str) -> str:
-    if wanted == "cpu":
-        return "cpu"
-    import torch
-
-    if torch.cuda.is_available():
-        return "cuda:0"
-    if wanted == "cuda":
-        raise SettingsError(
-            "--device is cuda and torch finds no CUDA device. Install the CUDA lock with "
-            "make serve GPU=1 and check the driver with nvidia-smi, or use --device cpu."
-        )
-    return "cpu"
-
-
-def free_memory_bytes(device: str) -> int | None:
-    """What is free where the model will be: the machine's memory or the device's."""
-    if device == "cpu":
-        return available_memory_bytes()
-    import torch
-
-    free_bytes, _ = torch.cuda.mem_get_info(device)
-    return free_bytes
-
-
-def fit_cache(
-    settings: Settings, model: ModelDirectory, dtype: str, context: int, memory: int | None
-) -> int:
-    """Tokens the key-value cache should hold: all contexts, if a share of memory allows."""
-    wanted = context * settings.max_sequences
-    if memory is None or model.native is None:
-        return wanted
-    bytes_per_token = model.native.num_cache_values_per_token * ELEMENT_BYTES[dtype]
-    room = max(memory - model.weight_bytes, 0) * CACHE_SHARE_OF_MEMORY
-    return max(min(wanted, int(room) // bytes_per_token), context)
-
-
-async def warm_up(service: CompletionService) -> None:
-    """Ready means that a token was computed."""
+async def probe(service: CompletionService) -> None:
+    """A short completion: ready means that a token was computed, recovered too."""
     await service.complete(
         CompletionRequest(request_id="warm-up", prompt="Hello", max_new_tokens=2, temperature=0.0)
     )
 
 
 def running_facts(settings: Settings, loaded: Loaded, port: int, load_time_s: float) -> Running:
-    identity, runner = loaded.identity, loaded.runner
+    identity, runner, size = loaded.identity, loaded.runner, loaded.size
     return Running(
         version=__version__,
         host=settings.host,
         port=port,
         model=identity.model,
         num_parameters=runner.num_parameters,
+        weight_bytes=runner.weight_bytes,
         dtype=runner.dtype,
         device=runner.device,
         runner=runner.name,
@@ -281,4 +294,6 @@ def running_facts(settings: Settings, loaded: Loaded, port: int, load_time_s: fl
         generation=identity.generation,
         hashes={name: digest for name, digest in identity.short().items() if digest},
         load_time_s=load_time_s,
+        max_context_tokens=loaded.max_context_tokens,
+        wanted_context_tokens=size.wanted_tokens,
     )

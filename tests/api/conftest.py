@@ -85,7 +85,7 @@ def serve_on_thread(state: ApplianceState) -> Iterator[int]:
             uvicorn.Config(
                 create_app(state),
                 http=BoundedHttpProtocol,
-                log_level="critical",
+                log_config=None,
                 lifespan="off",
                 timeout_graceful_shutdown=1,
             )

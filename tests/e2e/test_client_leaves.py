@@ -75,7 +75,7 @@ class GatedServer:
         )
         metrics = Metrics()
         state = ApplianceState(metrics=metrics, max_body_bytes=100_000, bound_host="127.0.0.1")
-        service = CompletionService(self.engine, text, metrics)
+        service = CompletionService(self.engine, text)
         state.become_ready(service, IDENTITY, max_context_tokens=1024)
         metrics.watch_engine(self.engine)
         self.metrics = metrics

@@ -10,8 +10,9 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Iterator, Mapping
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -38,7 +39,7 @@ def run(*arguments: str, **environ: str) -> subprocess.CompletedProcess[str]:
 class Running:
     """A server that is ready."""
 
-    def __init__(self, process: subprocess.Popen[str], url: str) -> None:
+    def __init__(self, process: subprocess.Popen[str] | subprocess.Popen[bytes], url: str) -> None:
         self.process = process
         self.address = urlsplit(url).netloc
 
@@ -59,6 +60,39 @@ class Running:
 
     def wait(self) -> int:
         return self.process.wait(TIMEOUT_S)
+
+
+SLOW_LOAD = """
+import sys, time
+from appliance import wiring
+from appliance.cli.main import main
+
+load_model = wiring.load_model
+
+def load_slowly(*arguments):
+    time.sleep(15)
+    return load_model(*arguments)
+
+wiring.load_model = load_slowly
+sys.exit(main(["serve", "--port", "0", "--drain-delay-s", "30"]))
+"""
+
+
+@contextmanager
+def loading() -> Iterator[subprocess.Popen[str]]:
+    """A server whose load takes its time."""
+    with subprocess.Popen(
+        [sys.executable, "-c", SLOW_LOAD],
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "PYTHONPATH": PACKAGE_ROOT},
+    ) as process:
+        try:
+            assert process.stderr is not None
+            assert process.stderr.readline() == "loading pebble\n"
+            yield process
+        finally:
+            process.kill()
 
 
 @contextmanager
@@ -134,6 +168,57 @@ def test_a_second_sigterm_ends_the_process_at_once() -> None:
         poll(server, "draining")
         server.process.send_signal(signal.SIGTERM)
         assert server.wait() == 128 + signal.SIGTERM
+
+
+def test_sigterm_while_loading_ends_the_process_soon_and_well() -> None:
+    with loading() as process:
+        process.send_signal(signal.SIGTERM)
+        _, said = process.communicate(timeout=8)  # the load takes 15
+    assert process.returncode == 0
+    assert [json.loads(line)["event"] for line in said.splitlines()] == ["draining"]
+
+
+def test_two_signals_while_loading_end_the_process_at_once() -> None:
+    with loading() as process:
+        process.send_signal(signal.SIGTERM)
+        process.send_signal(signal.SIGINT)
+        assert process.wait(8) in {0, 128 + signal.SIGINT, 128 + signal.SIGTERM}
+
+
+@pytest.mark.parametrize("redirection", ["2>&-", "2>/dev/full", "0<&- 1>&- 2>&-"])
+def test_a_server_that_cannot_say_anything_serves_on(redirection: str) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    command = f'exec "$0" -m appliance serve --port {port} {redirection}'
+    environ = {**os.environ, "PYTHONPATH": PACKAGE_ROOT}
+    with subprocess.Popen(["sh", "-c", command, sys.executable], env=environ) as process:
+        try:
+            server = Running(process, f"http://127.0.0.1:{port}")
+            wait_until_ready(server)
+            process.send_signal(signal.SIGTERM)
+            assert server.wait() == 0
+        finally:
+            process.kill()
+
+
+def test_a_server_whose_reader_leaves_serves_on() -> None:
+    with started() as server:
+        assert server.process.stderr is not None
+        server.process.stderr.close()
+        for _ in range(3):
+            assert server.get("/health")[0] == 200
+        server.process.send_signal(signal.SIGTERM)
+        assert server.wait() == 0
+
+
+def wait_until_ready(server: Running) -> None:
+    deadline = time.monotonic() + TIMEOUT_S
+    while time.monotonic() < deadline:
+        with suppress(OSError):
+            if server.get("/health")[0] == 200:
+                return
+        time.sleep(0.05)
+    pytest.fail("the server did not become ready")
 
 
 def poll(server: Running, wanted: str) -> tuple[int, Mapping[str, object]]:

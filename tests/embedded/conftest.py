@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import torch
 
 SERVER = Path(__file__).parents[2] / "server"
 sys.path.insert(0, str(SERVER))  # `training` is in the repository and not in the wheel
@@ -14,6 +16,15 @@ from tokenizers import Tokenizer  # noqa: E402
 
 from training.export import EMBEDDED_DIRECTORY  # noqa: E402
 from training.llama import Llama, load_model  # noqa: E402
+
+
+@pytest.fixture(scope="session", autouse=True)
+def one_thread() -> Iterator[None]:
+    """Threads that wait for each other cost a model this small more than they give."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="session")

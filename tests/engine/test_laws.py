@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from dataclasses import dataclass, field
 
 from hypothesis import given, settings
@@ -11,9 +12,9 @@ from hypothesis import strategies as st
 from appliance.engine.engine import Engine
 from appliance.engine.sequence import FinishReason, SamplingParams, TokenEvent
 from appliance.engine.stream import SequenceStream
-from tests.fakes import FakeClock, FakeRunner
+from tests.fakes import FakeClock, FakeConstraint, FakeObserver, FakeRunner
 
-MAX_PROMPT, MAX_NEW, QUEUE_TIMEOUT_S = 24, 6, 10.0
+MAX_PROMPT, MAX_NEW, QUEUE_TIMEOUT_S = 24, 12, 10.0
 FAILURES = {FinishReason.CANCELLED, FinishReason.TIMED_OUT, FinishReason.FAILED}
 
 
@@ -21,7 +22,8 @@ FAILURES = {FinishReason.CANCELLED, FinishReason.TIMED_OUT, FinishReason.FAILED}
 class Request:
     prompt_ids: tuple[int, ...]
     params: SamplingParams
-    is_pooled: bool
+    is_pooled: bool = False
+    answer: tuple[int, ...] | None = None  # the only one that its grammar allows
 
 
 @dataclass(frozen=True)
@@ -49,7 +51,7 @@ Action = Request | Cancel | Fail | Wait | Steps
 
 @dataclass(frozen=True)
 class House:
-    """The sizes of an engine: none may change an answer."""
+    """The sizes of an engine: none may change an answer. Without spare blocks it preempts."""
 
     block_size: int
     num_spare_blocks: int
@@ -61,26 +63,39 @@ class House:
         return -(-(MAX_PROMPT + MAX_NEW) // self.block_size) + self.num_spare_blocks
 
 
+Scene = tuple[House, list[Action]]
+
 LARGE_HOUSE = House(block_size=4, num_spare_blocks=0, max_batch_tokens=64, max_sequences=1)
 
-params_strategy = st.builds(
-    SamplingParams,
-    max_new_tokens=st.integers(0, MAX_NEW),
-    seed=st.integers(-(2**63), 2**64 - 1),
-    temperature=st.sampled_from([0.0, 0.7, 1.0]),
-    top_p=st.sampled_from([0.5, 1.0]),
-    top_k=st.sampled_from([None, 5]),
-    repetition_penalty=st.sampled_from([1.0, 1.3]),
-    frequency_penalty=st.sampled_from([0.0, 0.5]),
-    stop_token_ids=st.sampled_from([frozenset[int](), frozenset(range(8))]),
-    num_logprobs=st.sampled_from([None, 0, 3]),
-    num_prompt_logprobs=st.sampled_from([None, None, 2]),
-)
-request_strategy = st.builds(
-    Request,
-    prompt_ids=st.lists(st.integers(0, 63), min_size=1, max_size=MAX_PROMPT).map(tuple),
-    params=params_strategy,
-    is_pooled=st.sampled_from([False, False, False, True]),
+
+def requests(
+    *, max_prompt: int, min_new: int, stop_token_ids: list[frozenset[int]]
+) -> st.SearchStrategy[Request]:
+    params = st.builds(
+        SamplingParams,
+        max_new_tokens=st.integers(min_new, MAX_NEW),
+        seed=st.integers(-(2**63), 2**64 - 1),
+        temperature=st.sampled_from([0.0, 0.7, 1.0]),
+        top_p=st.sampled_from([0.5, 1.0]),
+        top_k=st.sampled_from([None, 5]),
+        repetition_penalty=st.sampled_from([1.0, 1.3]),
+        frequency_penalty=st.sampled_from([0.0, 0.5]),
+        stop_token_ids=st.sampled_from(stop_token_ids),
+        num_logprobs=st.sampled_from([None, 0, 3]),
+        num_prompt_logprobs=st.sampled_from([None, None, 2]),
+    )
+    answer = st.lists(st.integers(0, 63), min_size=MAX_NEW, max_size=MAX_NEW).map(tuple)
+    return st.builds(
+        Request,
+        prompt_ids=st.lists(st.integers(0, 63), min_size=1, max_size=max_prompt).map(tuple),
+        params=params,
+        is_pooled=st.sampled_from([False, False, False, True]),
+        answer=st.none() | st.none() | answer,
+    )
+
+
+request_strategy = requests(
+    max_prompt=MAX_PROMPT, min_new=0, stop_token_ids=[frozenset(), frozenset(range(8))]
 )
 house_strategy = st.builds(
     House,
@@ -89,18 +104,36 @@ house_strategy = st.builds(
     max_batch_tokens=st.integers(1, 24),
     max_sequences=st.integers(1, 5),
 )
-arrivals_strategy = st.lists(
-    request_strategy | request_strategy | st.builds(Steps, st.integers(1, 4)), max_size=14
+steps_strategy = st.builds(Steps, st.integers(1, 4))
+arrivals_strategy: st.SearchStrategy[list[Action]] = st.lists(
+    request_strategy | request_strategy | steps_strategy, max_size=14
 )
-schedule_strategy = st.lists(
+schedule_strategy: st.SearchStrategy[list[Action]] = st.lists(
     request_strategy
     | request_strategy
-    | st.builds(Steps, st.integers(1, 4))
+    | steps_strategy
     | st.builds(Cancel, st.integers(0, 20))
     | st.builds(Wait, st.sampled_from([1.0, 4.0, 11.0]))
     | st.builds(Fail),
     max_size=24,
 )
+# Several that come at once, start small and grow for long: a small cache overflows with them.
+cramped_house_strategy = st.builds(
+    House,
+    block_size=st.integers(1, 4),
+    num_spare_blocks=st.integers(0, 2),
+    max_batch_tokens=st.integers(12, 32),
+    max_sequences=st.integers(4, 8),
+)
+rush_strategy: st.SearchStrategy[list[Request]] = st.lists(
+    requests(max_prompt=12, min_new=8, stop_token_ids=[frozenset()]), min_size=4, max_size=7
+)
+
+
+def scenes(schedules: st.SearchStrategy[list[Action]]) -> st.SearchStrategy[Scene]:
+    """A house and what happens in it; every other one is too small for what comes."""
+    rushes = st.builds(lambda rush, rest: [*rush, *rest], rush_strategy, schedules)
+    return st.tuples(house_strategy, schedules) | st.tuples(cramped_house_strategy, rushes)
 
 
 @dataclass
@@ -109,6 +142,7 @@ class Play:
 
     house: House
     clock: FakeClock = field(default_factory=FakeClock)
+    observer: FakeObserver = field(default_factory=FakeObserver)
     requests: list[Request] = field(default_factory=list)
     streams: list[SequenceStream] = field(default_factory=list)
 
@@ -120,15 +154,19 @@ class Play:
             max_sequences=self.house.max_sequences,
             max_queued=100,
             queue_timeout_s=QUEUE_TIMEOUT_S,
+            observer=self.observer,
             clock=self.clock,
         )
 
     def act(self, action: Action) -> None:
         match action:
             case Request():
+                constraint = None if action.answer is None else FakeConstraint(action.answer)
                 self.requests.append(action)
                 self.streams.append(
-                    self.engine.submit(action.prompt_ids, action.params, is_pooled=action.is_pooled)
+                    self.engine.submit(
+                        action.prompt_ids, action.params, constraint, is_pooled=action.is_pooled
+                    )
                 )
             case Cancel() if self.streams:
                 self.streams[action.index % len(self.streams)].cancel()
@@ -143,26 +181,40 @@ class Play:
                 pass
 
     def step(self) -> list[TokenEvent]:
+        ids_before = sorted(s.sequence_id for s in self.engine._scheduler.sequences)
+        num_batches = len(self.runner.batches)
         events = self.engine.step()
         self.check()
+        for batch in self.runner.batches[num_batches:]:
+            self.check_batch(batch, ids_before, {e.sequence_id for e in events if is_dropped(e)})
         return events
 
     def check(self) -> None:
         """What holds after every step."""
         scheduler, allocator = self.engine._scheduler, self.engine._allocator
+        running, waiting = scheduler._running.values(), scheduler._waiting.values()
         assert self.runner.faults == []
         allocator.check(scheduler.sequences)
-        assert all(not sequence.block_table for sequence in scheduler._waiting.values())
-        assert all(
-            len(sequence.block_table) * allocator.block_size >= sequence.max_tokens
-            for sequence in scheduler._running.values()
-        )
+        assert all(not s.block_table and not s.num_cached_tokens for s in waiting)
+        for sequence in running:
+            num_blocks = len(sequence.block_table)
+            assert num_blocks * allocator.block_size >= sequence.num_cached_tokens
+            assert num_blocks <= -(-len(sequence.token_ids) // allocator.block_size)
         assert scheduler.num_running <= self.house.max_sequences
-        for batch in self.runner.batches[-1:]:
-            assert sum(length for _, _, length in batch) <= self.house.max_batch_tokens
+        ids = [sequence.sequence_id for sequence in scheduler.sequences]
+        assert ids == sorted(ids), "who runs came before who waits, all in order of arrival"
+
+    def check_batch(
+        self, batch: list[tuple[int, int, int]], ids_before: list[int], dropped_ids: set[int]
+    ) -> None:
+        assert sum(length for _, _, length in batch) <= self.house.max_batch_tokens
+        computed_ids = [sequence_id for sequence_id, _, _ in batch]
+        assert len(computed_ids) == len(set(computed_ids))
+        oldest = next(id_ for id_ in ids_before if id_ not in dropped_ids or id_ in computed_ids)
+        assert oldest in computed_ids, "the oldest always advances"
 
     def run_dry(self) -> None:
-        """Every step computes at least a token, so this many steps are always enough."""
+        """Every step computes a token of the oldest, which keeps it: so many steps are enough."""
         num_steps = 1 + sum(len(r.prompt_ids) + r.params.max_new_tokens for r in self.requests)
         for _ in range(num_steps):
             self.step()
@@ -170,6 +222,10 @@ class Play:
 
     async def collect(self) -> list[list[TokenEvent]]:
         return [[event async for event in stream] for stream in self.streams]
+
+
+def is_dropped(event: TokenEvent) -> bool:
+    return event.finish_reason in FAILURES
 
 
 async def answer_alone(request: Request) -> list[TokenEvent]:
@@ -186,9 +242,10 @@ def content(event: TokenEvent) -> tuple[object, ...]:
 
 
 @settings(max_examples=120, deadline=None)
-@given(house=house_strategy, arrivals=arrivals_strategy)
-def test_batching_never_changes_an_answer(house: House, arrivals: list[Request | Steps]) -> None:
+@given(scene=scenes(arrivals_strategy))
+def test_batching_never_changes_an_answer(scene: Scene) -> None:
     async def scenario() -> None:
+        house, arrivals = scene
         play = Play(house)
         for action in arrivals:
             play.act(action)
@@ -201,11 +258,10 @@ def test_batching_never_changes_an_answer(house: House, arrivals: list[Request |
 
 
 @settings(max_examples=150, deadline=None)
-@given(house=house_strategy, schedule=schedule_strategy)
-def test_every_sequence_ends_in_exactly_one_final_event(
-    house: House, schedule: list[Action]
-) -> None:
+@given(scene=scenes(schedule_strategy))
+def test_every_sequence_ends_in_exactly_one_final_event(scene: Scene) -> None:
     async def scenario() -> None:
+        house, schedule = scene
         play = Play(house)
         for action in schedule:
             play.act(action)
@@ -217,18 +273,19 @@ def test_every_sequence_ends_in_exactly_one_final_event(
                 alone = await answer_alone(request)
                 kept = [content(event) for event in events[:-1]]
                 assert kept == [content(event) for event in alone][: len(kept)]
-        assert sorted(play.runner.released) == sorted(s.sequence_id for s in play.streams)
+        assert set(play.runner.released) == {stream.sequence_id for stream in play.streams}
+        num_released = len(play.streams) + play.observer.num_preemptions
+        assert len(play.runner.released) == num_released
         assert play.engine.num_used_blocks == 0
 
     asyncio.run(scenario())
 
 
 @settings(max_examples=100, deadline=None)
-@given(house=house_strategy, schedule=schedule_strategy)
-def test_stopping_at_any_moment_ends_every_sequence_once(
-    house: House, schedule: list[Action]
-) -> None:
+@given(scene=scenes(schedule_strategy))
+def test_stopping_at_any_moment_ends_every_sequence_once(scene: Scene) -> None:
     async def scenario() -> None:
+        house, schedule = scene
         play = Play(house)
         for action in schedule:
             play.act(action)
@@ -243,9 +300,10 @@ def test_stopping_at_any_moment_ends_every_sequence_once(
 
 
 @settings(max_examples=100, deadline=None)
-@given(house=house_strategy, schedule=schedule_strategy)
-def test_a_cancelled_sequence_is_gone_after_one_step(house: House, schedule: list[Action]) -> None:
+@given(scene=scenes(schedule_strategy))
+def test_a_cancelled_sequence_is_gone_after_one_step(scene: Scene) -> None:
     async def scenario() -> None:
+        house, schedule = scene
         play = Play(house)
         for action in schedule:
             play.act(action)
@@ -260,21 +318,54 @@ def test_a_cancelled_sequence_is_gone_after_one_step(house: House, schedule: lis
 
 
 @settings(max_examples=100, deadline=None)
-@given(house=house_strategy, schedule=schedule_strategy)
-def test_sequences_start_in_the_order_in_which_they_came(
-    house: House, schedule: list[Action]
-) -> None:
+@given(scene=scenes(schedule_strategy))
+def test_sequences_start_in_the_order_in_which_they_came(scene: Scene) -> None:
     async def scenario() -> None:
+        house, schedule = scene
         play = Play(house)
         for action in schedule:
             play.act(action)
         play.run_dry()
-        started = [
-            sequence_id
-            for batch in play.runner.batches
-            for sequence_id, start, _ in batch
-            if start == 0
+        computed = [sequence_id for batch in play.runner.batches for sequence_id, _, _ in batch]
+        started = list(dict.fromkeys(computed))
+        assert started == sorted(started)
+        assert play.observer.prompts == [
+            len(play.requests[sequence_id - 1].prompt_ids) for sequence_id in started
         ]
-        assert started == sorted(set(started))
+
+    asyncio.run(scenario())
+
+
+@settings(max_examples=100, deadline=None)
+@given(scene=scenes(schedule_strategy))
+def test_every_token_and_every_end_is_reported_once(scene: Scene) -> None:
+    async def scenario() -> None:
+        house, schedule = scene
+        play = Play(house)
+        for action in schedule:
+            play.act(action)
+        play.engine.stop()
+        answers, observer = await play.collect(), play.observer
+        num_tokens = [sum(event.token_id is not None for event in events) for events in answers]
+        assert len(observer.first_delays_s) == sum(number > 0 for number in num_tokens)
+        assert len(observer.first_delays_s) + len(observer.intervals_s) == sum(num_tokens)
+        assert Counter(observer.ends) == Counter(events[-1].finish_reason for events in answers)
+
+    asyncio.run(scenario())
+
+
+def test_a_cramped_house_preempts_and_changes_no_answer() -> None:
+    """What makes sure that the laws above have seen preemptions."""
+
+    async def scenario() -> None:
+        play = Play(House(block_size=2, num_spare_blocks=0, max_batch_tokens=32, max_sequences=8))
+        for seed in range(8):
+            params = SamplingParams(max_new_tokens=MAX_NEW, seed=seed, num_prompt_logprobs=1)
+            play.act(Request(tuple(range(seed + 1)), params))
+        play.run_dry()
+        assert play.observer.num_preemptions > 3
+        for request, events in zip(play.requests, await play.collect(), strict=True):
+            alone = await answer_alone(request)
+            assert [content(event) for event in events] == [content(event) for event in alone]
 
     asyncio.run(scenario())

@@ -200,9 +200,8 @@ def test_bfloat16_stays_close_to_float32(path: Path) -> None:
 
 def test_the_runner_says_what_it_is(llama_path: Path) -> None:
     info = torch_runner(llama_path, dtype="bfloat16").info
-    assert (info.name, info.architecture, info.device) == ("torch", "llama", "cpu")
+    assert (info.name, info.device) == ("torch", "cpu")
     assert info.weight_bytes == 2 * info.num_parameters
-    assert (info.vocab_size, info.hidden_size, info.num_threads) == (VOCAB_SIZE, 64, 1)
 
 
 def test_releasing_an_unknown_sequence_is_fine(llama_path: Path) -> None:

@@ -205,7 +205,7 @@ def series() -> dict[str, tuple[str, set[str]]]:
     metrics = Metrics()
     metrics.observe_request("/generate", 200, 1.0)
     metrics.count_rejection("not_ready")
-    metrics.count_finished_sequence("stop")
+    metrics.on_end("stop")
     metrics.describe_build({})
     text = metrics.render().decode()
     found = {}

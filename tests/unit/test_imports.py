@@ -25,7 +25,7 @@ ALLOWED: dict[str, set[str]] = {
     "settings": {"errors"},
     "text": {"errors"},
     "engine": {"errors"},
-    "completion": {"errors", "metrics", "text", "engine"},
+    "completion": {"errors", "text", "engine"},
     "file_hashes": {"errors"},
     "model_store": {"errors", "file_hashes", "engine.model.config", "engine.model.tensor_file"},
     "identity": {"file_hashes", "model_store"},

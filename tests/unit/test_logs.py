@@ -196,6 +196,16 @@ def test_no_value_breaks_the_line(output: Output, value: object) -> None:
     json.loads(written, parse_constant=pytest.fail)
 
 
+def test_without_standard_error_an_event_is_lost_and_nothing_else(
+    output: Output, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(logging, "raiseExceptions", False)
+    monkeypatch.setattr("sys.stderr", None)
+    logger.info("event")
+    monkeypatch.undo()
+    assert output.text() == ""
+
+
 def test_a_message_whose_arguments_do_not_fit_is_still_an_event() -> None:
     record = logging.LogRecord("lib", logging.WARNING, "", 1, "%d things", ("many",), None)
     assert json.loads(JsonFormatter().format(record))["message"] == "%d things"

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
+from appliance.engine.engine import EngineObserver
+from appliance.engine.sequence import FinishReason
 from appliance.metrics import BUILD_LABELS, CONTENT_TYPE, Metrics
 
 
@@ -41,31 +43,48 @@ def test_requests_are_counted_by_route_and_status() -> None:
 
 def test_tokens_are_counted_as_they_come() -> None:
     metrics = Metrics()
-    metrics.count_prompt_tokens(12)
-    metrics.observe_first_token(0.2)
-    metrics.observe_next_token(0.02)
-    metrics.observe_next_token(0.03)
+    metrics.on_start(12)
+    metrics.on_first_token(0.2)
+    metrics.on_next_token(0.02)
+    metrics.on_next_token(0.03)
     assert value(metrics, "appliance_prompt_tokens_total") == 12
     assert value(metrics, "appliance_generated_tokens_total") == 3
     assert value(metrics, "appliance_first_token_seconds_count") == 1
     assert value(metrics, "appliance_token_interval_seconds_sum") == pytest.approx(0.05)
 
 
-def test_ends_rejections_and_failures_are_counted_by_reason() -> None:
+def test_ends_and_rejections_are_counted_by_reason() -> None:
     metrics = Metrics()
-    metrics.count_finished_sequence("cancelled")
+    metrics.on_end("cancelled")
+    metrics.on_end("failed")
     metrics.count_rejection("server_overloaded")
-    metrics.count_engine_failure()
     assert value(metrics, "appliance_finished_sequences_total", reason="cancelled") == 1
+    assert value(metrics, "appliance_finished_sequences_total", reason="failed") == 1
     assert value(metrics, "appliance_rejected_requests_total", reason="server_overloaded") == 1
+
+
+def test_an_engine_failure_is_an_end_that_failed() -> None:
+    metrics = Metrics()
+    metrics.on_end("stop")
+    assert value(metrics, "appliance_engine_failures_total") == 0
+    metrics.on_end("failed")
     assert value(metrics, "appliance_engine_failures_total") == 1
 
 
-def test_steps_are_observed() -> None:
+def test_a_reason_is_shown_by_its_value() -> None:
     metrics = Metrics()
-    metrics.on_step(64, 0.25, 1, 0, 5)
+    observer: EngineObserver = metrics
+    observer.on_end(FinishReason.TIMED_OUT)
+    assert value(metrics, "appliance_finished_sequences_total", reason="timed_out") == 1
+
+
+def test_steps_and_preemptions_are_observed() -> None:
+    metrics = Metrics()
+    metrics.on_step(64, 0.25)
+    metrics.on_preempt()
     assert value(metrics, "appliance_step_tokens_sum") == 64
     assert value(metrics, "appliance_step_duration_seconds_sum") == 0.25
+    assert value(metrics, "appliance_preempted_sequences_total") == 1
 
 
 def test_the_engines_gauges_are_read_at_the_scrape() -> None:
@@ -101,7 +120,7 @@ def test_readiness_goes_both_ways() -> None:
 def test_every_series_bears_our_name_or_is_the_processs() -> None:
     metrics = Metrics()
     metrics.observe_request("/", 200, 1)
-    metrics.count_finished_sequence("stop")
+    metrics.on_end("stop")
     names = re.findall(r"^# TYPE (\S+) (\S+)$", metrics.render().decode(), re.MULTILINE)
     ours = [(name, kind) for name, kind in names if name.startswith("appliance_")]
     others = [
@@ -114,8 +133,8 @@ def test_every_series_bears_our_name_or_is_the_processs() -> None:
 
 def test_two_metrics_do_not_share_a_registry() -> None:
     first, second = Metrics(), Metrics()
-    first.count_engine_failure()
-    assert value(second, "appliance_engine_failures_total") == 0
+    first.on_preempt()
+    assert value(second, "appliance_preempted_sequences_total") == 0
 
 
 def test_the_content_type_is_that_of_the_text_format() -> None:

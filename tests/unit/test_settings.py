@@ -11,7 +11,7 @@ import pytest
 from appliance.errors import SettingsError
 from appliance.settings import PREFIX, Settings, load_settings, parse_setting, variable_name
 
-SOME_TEXT = {"int": "4096", "float": "1.5", "Path": "/models/x", "str": "words", "tuple": "a,b"}
+SOME_TEXT = {"int": "1024", "float": "1.5", "Path": "/models/x", "str": "words", "tuple": "a,b"}
 
 
 def test_without_an_environment_the_defaults_hold() -> None:
@@ -85,7 +85,7 @@ def test_hosts_are_split_at_commas() -> None:
         ("APPLIANCE_PORT", "many", r"APPLIANCE_PORT is 'many', which is not a whole number"),
         ("PORT", "tcp://10.0.0.1:80", r"^PORT is 'tcp://10\.0\.0\.1:80', which is not a whole"),
         ("APPLIANCE_PORT", "-1", r"must be at least 0"),
-        ("APPLIANCE_PORT", "65536", r"a port is at most 65535"),
+        ("APPLIANCE_PORT", "65536", r"must be at most 65535"),
         ("APPLIANCE_PORT", "80.5", r"not a whole number"),
         ("APPLIANCE_QUEUE_TIMEOUT_S", "soon", r"'soon', which is not a number"),
         ("APPLIANCE_QUEUE_TIMEOUT_S", "nan", r"must be at least 0"),
@@ -96,6 +96,10 @@ def test_hosts_are_split_at_commas() -> None:
         ("APPLIANCE_DTYPE", "int8", r"one of auto, float32, bfloat16"),
         ("APPLIANCE_LOG_LEVEL", "INFO", r"one of debug, info, warning, error"),
         ("APPLIANCE_MAX_BODY_BYTES", "1", r"at least 1024"),
+        ("APPLIANCE_THREADS", "100000", r"at most 1024"),
+        ("APPLIANCE_KV_CACHE_TOKENS", "99999999999999999999", r"at most 1000000000"),
+        ("APPLIANCE_QUEUE_TIMEOUT_S", "inf", r"'inf'; it must be at most 86400"),
+        ("APPLIANCE_HOST", " ", r"APPLIANCE_HOST is empty"),
     ],
 )
 def test_a_bad_value_is_refused_with_its_source_and_the_limit(
@@ -104,6 +108,41 @@ def test_a_bad_value_is_refused_with_its_source_and_the_limit(
     with pytest.raises(SettingsError, match=message) as refusal:
         load_settings({variable: text})
     assert variable in refusal.value.message
+
+
+@pytest.mark.parametrize("field", fields(Settings), ids=lambda field: field.name)
+def test_an_empty_flag_is_refused_by_name(field: object) -> None:
+    name = next(each for each in fields(Settings) if each == field).name
+    with pytest.raises(SettingsError, match=r"^--flag is empty"):
+        parse_setting("--flag", name, "")
+
+
+def test_every_number_has_both_bounds() -> None:
+    for field in fields(Settings):
+        if str(field.type).startswith(("int", "float")):
+            assert field.metadata["low"] < field.metadata["high"], field.name
+
+
+def test_a_text_without_end_is_cut_where_it_is_quoted() -> None:
+    with pytest.raises(SettingsError) as refusal:
+        load_settings({"APPLIANCE_PORT": "9" * 10_000})
+    assert len(refusal.value.message) < 200
+
+
+@pytest.mark.parametrize("name", ["APPLIANCE", "APPLIANCE_STAGING"])
+def test_variables_of_a_kubernetes_service_are_no_settings(name: str) -> None:
+    environment = {
+        f"{name}_SERVICE_HOST": "10.0.0.1",
+        f"{name}_SERVICE_PORT": "8000",
+        f"{name}_SERVICE_PORT_HTTP": "8000",
+        f"{name}_PORT": "tcp://10.0.0.1:8000",
+        f"{name}_PORT_8000_TCP": "tcp://10.0.0.1:8000",
+        f"{name}_PORT_8000_TCP_PROTO": "tcp",
+        f"{name}_PORT_8000_TCP_PORT": "8000",
+        f"{name}_PORT_53_UDP_ADDR": "10.0.0.1",
+    }
+    assert load_settings(environment) == Settings()
+    assert load_settings({**environment, "APPLIANCE_MAX_QUEUED": "7"}).max_queued == 7
 
 
 def test_settings_cannot_be_changed() -> None:

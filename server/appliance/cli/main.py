@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Protocol
 from appliance import __version__
 from appliance.cli import chat, complete, serve, version
 from appliance.cli.parsing import ArgumentParser, HelpFormatter, examples
+from appliance.console.terminal import Terminal, discard_unwritten, open_missing_streams
 from appliance.errors import ApplianceError
 
 if TYPE_CHECKING:
@@ -60,24 +61,25 @@ def build_parser() -> ArgumentParser:
 
 
 def main(argv: Sequence[str] | None = None, environ: Mapping[str, str] | None = None) -> int:
+    open_missing_streams()
+    try:
+        return run_command(argv, os.environ if environ is None else environ)
+    finally:
+        discard_unwritten()
+
+
+def run_command(argv: Sequence[str] | None, environ: Mapping[str, str]) -> int:
     parser = build_parser()
     arguments = parser.parse_args(argv)
     if arguments.command is None:
         parser.print_help()
         return 0
     try:
-        run = COMMANDS[arguments.command].run
-        return run(arguments, os.environ if environ is None else environ)
+        return COMMANDS[arguments.command].run(arguments, environ)
     except ApplianceError as error:
-        print(f"appliance: {error.message}", file=sys.stderr)
+        Terminal(sys.stderr).write(f"appliance: {error.message}\n")
         return error.exit_code
     except KeyboardInterrupt:
         return EXIT_INTERRUPTED
     except BrokenPipeError:
-        _discard_stdout()
         return EXIT_BROKEN_PIPE
-
-
-def _discard_stdout() -> None:
-    """The reader of our pipe left: keep the interpreter from complaining when it exits."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

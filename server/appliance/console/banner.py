@@ -1,11 +1,8 @@
-"""What the terminal says while a server starts and once it is ready."""
+"""What the terminal says once a server is ready."""
 
 from __future__ import annotations
 
-import threading
-import time
 from collections.abc import Mapping
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -13,11 +10,9 @@ from appliance.console.ink import Ink, printable
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from typing import TextIO
 
 LABEL_WIDTH = 12
 ROOM = 80 - 2 - LABEL_WIDTH  # beside a label, in a terminal of 80 columns
-TICK_S = 0.1
 SHORT_HASH_LENGTH = 12
 DEFAULT_PORT = 8000
 EVERY_INTERFACE = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}  # noqa: S104 - compared, not bound
@@ -32,6 +27,7 @@ class Running:
     port: int
     model: str
     num_parameters: int
+    weight_bytes: int
     dtype: str
     device: str
     runner: str
@@ -39,6 +35,8 @@ class Running:
     generation: str | None = None
     hashes: Mapping[str, str | None] = field(default_factory=dict)
     load_time_s: float | None = None
+    max_context_tokens: int | None = None
+    wanted_context_tokens: int | None = None  # where memory allowed fewer
 
 
 def banner(running: Running, ink: Ink) -> str:
@@ -76,9 +74,14 @@ def url_of(host: str, port: int) -> str:
 def model_rows(running: Running, ink: Ink) -> Iterator[str]:
     threads = f"{running.threads} thread{'' if running.threads == 1 else 's'}"
     where = f"{running.device}, {threads}" if running.device == "cpu" else running.device
-    size = f", {count(running.num_parameters)} parameters"
+    size = f", {count(running.num_parameters)} parameters, {megabytes(running.weight_bytes)}"
     yield row(ink, "model", shorten(running.model, ROOM - len(size)) + size)
     yield row(ink, "computing", f"{running.dtype} on {where}, {running.runner} runner")
+    if running.wanted_context_tokens is not None:
+        found, wanted = running.max_context_tokens, running.wanted_context_tokens
+        yield row(
+            ink, "context", f"{found:,} tokens, not {wanted:,}: as many as memory has room for"
+        )
     if running.host in EVERY_INTERFACE:
         yield row(ink, "listening", "on every interface of this machine")
     generation = running.generation or "none: not started from an environment"
@@ -115,34 +118,9 @@ def count(number: int) -> str:
     return f"{number:,}"
 
 
+def megabytes(size_bytes: int) -> str:
+    return f"{size_bytes / 1e9:.1f} GB" if size_bytes >= 10**9 else f"{size_bytes / 1e6:.0f} MB"
+
+
 def ready_in(load_time_s: float | None) -> str:
     return "" if load_time_s is None else f", ready in {load_time_s:.1f} s"
-
-
-@contextmanager
-def loading(name: str, stream: TextIO) -> Iterator[None]:
-    """Shows on a terminal how long `name` has been loading; elsewhere one line says that it is."""
-    if not stream.isatty():
-        stream.write(f"loading {printable(name)}\n")
-        stream.flush()
-        yield
-        return
-    is_done = threading.Event()
-    started_s = time.monotonic()
-
-    def tick() -> None:
-        while True:
-            stream.write(f"\r  loading {printable(name)} … {time.monotonic() - started_s:.1f} s")
-            stream.flush()
-            if is_done.wait(TICK_S):
-                return
-
-    ticker = threading.Thread(target=tick, name="loading-line", daemon=True)
-    ticker.start()
-    try:
-        yield
-    finally:
-        is_done.set()
-        ticker.join()
-        stream.write("\r\x1b[K")  # the banner, or the error, takes the line's place
-        stream.flush()

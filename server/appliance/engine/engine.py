@@ -36,17 +36,25 @@ CANCEL_TIMEOUT_S = 5.0  # how long a drain waits for what it cancelled
 
 
 class EngineObserver(Protocol):
-    """Told about every step, on the engine thread."""
+    """Told what happens when it happens, on the engine thread, and before any reader is."""
 
-    def on_step(
-        self,
-        num_tokens: int,
-        duration_s: float,
-        num_running: int,
-        num_waiting: int,
-        num_used_blocks: int,
-        /,
-    ) -> None: ...
+    def on_start(self, num_prompt_tokens: int, /) -> None:
+        """A sequence is computed for the first time."""
+
+    def on_step(self, num_tokens: int, duration_s: float, /) -> None:
+        """A forward pass has ended, and its tokens are sampled."""
+
+    def on_first_token(self, delay_s: float, /) -> None:
+        """A sequence has its first token, so long after it was submitted."""
+
+    def on_next_token(self, interval_s: float, /) -> None:
+        """A sequence has another token, so long after the one before."""
+
+    def on_preempt(self) -> None:
+        """A sequence gave its blocks to an older one and computes its tokens again later."""
+
+    def on_end(self, reason: FinishReason, /) -> None:
+        """A sequence has ended; once for each that was submitted."""
 
 
 class Engine:
@@ -87,7 +95,7 @@ class Engine:
         self._is_stopping = False
         self._sequence_ids = itertools.count(1)
         self._streams: dict[int, SequenceStream] = {}  # of the sequences without a final event
-        self._cancelled_ids: list[int] = []
+        self._cancelled_ids: dict[int, FinishReason] = {}  # and what they end in
         self._num_failed_steps = 0
         self._last_step_at = self._busy_since = clock()
 
@@ -113,11 +121,6 @@ class Engine:
         return self._allocator.num_free_blocks
 
     @property
-    def last_step_at(self) -> float:
-        """When the last step ended, on the engine's clock."""
-        return self._last_step_at
-
-    @property
     def has_failed(self) -> bool:
         """True while the latest steps all failed; one that succeeds clears it."""
         return self._num_failed_steps >= MAX_FAILED_STEPS
@@ -134,6 +137,7 @@ class Engine:
         constraint: Constraint | None = None,
         *,
         is_pooled: bool = False,
+        request_id: str | None = None,
     ) -> SequenceStream:
         """Queue a sequence and return its events; raises InvalidRequest, Overloaded or NotReady."""
         sequence = Sequence(
@@ -142,6 +146,7 @@ class Engine:
             params=params,
             constraint=constraint,
             is_pooled=is_pooled,
+            request_id=request_id,
         )
         check_token_ids(sequence, self._runner.info.vocab_size)
         stream = SequenceStream(sequence.sequence_id, asyncio.get_running_loop(), self.cancel)
@@ -155,11 +160,14 @@ class Engine:
             self._wakeup.notify_all()
         return stream
 
-    def cancel(self, sequence_id: int) -> None:
-        """Have the next step drop a sequence; one that has ended is left alone. For any thread."""
+    def cancel(self, sequence_id: int, reason: FinishReason = FinishReason.CANCELLED) -> None:
+        """Have the next step drop a sequence; one that has ended is left alone. For any thread.
+
+        Of several reasons the first counts: a reader that found a stop string leaves next.
+        """
         with self._wakeup:
             if sequence_id in self._streams:
-                self._cancelled_ids.append(sequence_id)
+                self._cancelled_ids.setdefault(sequence_id, reason)
                 self._wakeup.notify_all()
 
     async def drain(self, timeout_s: float) -> None:
@@ -199,10 +207,10 @@ class Engine:
         """One forward pass for whoever is next; returns the events it delivered."""
         started_at = self._clock()
         with self._wakeup:
-            cancelled_ids, self._cancelled_ids = self._cancelled_ids, []
+            cancelled_ids, self._cancelled_ids = self._cancelled_ids, {}
             dropped = {
-                sequence_id: FinishReason.CANCELLED
-                for sequence_id in cancelled_ids
+                sequence_id: reason
+                for sequence_id, reason in cancelled_ids.items()
                 if self._scheduler.cancel(sequence_id)
             }
             batch = self._scheduler.schedule()
@@ -210,11 +218,12 @@ class Engine:
                 dropped[sequence.sequence_id] = FinishReason.TIMED_OUT
         events = [self._end(sequence_id, reason) for sequence_id, reason in dropped.items()]
         if batch is not None:
+            self._begin(batch)
             events += self._compute(batch)
         self._last_step_at = self._clock()
+        if batch is not None and self._observer is not None:
+            self._observer.on_step(batch.num_tokens, self._last_step_at - started_at)
         self._deliver(events)
-        if batch is not None:
-            self._report(batch, self._last_step_at - started_at)
         return events
 
     def _run(self) -> None:
@@ -223,7 +232,9 @@ class Engine:
                 try:
                     self.step()
                 except Exception:
-                    logger.exception("an engine step failed; every sequence ends")
+                    with self._wakeup:
+                        fields = log_fields(self._scheduler.sequences)
+                    logger.exception("an engine step failed; every sequence ends", extra=fields)
                     self._num_failed_steps += 1
                     self._end_all(FinishReason.FAILED)
         finally:
@@ -237,31 +248,53 @@ class Engine:
                 self._wakeup.wait()
             return not self._is_stopping
 
+    def _begin(self, batch: Batch) -> None:
+        """Have the runner forget the preempted, and report them and who is new."""
+        for sequence in batch.preempted:
+            self._runner.release(sequence.sequence_id)
+        if self._observer is not None:
+            for sequence in batch.started:
+                self._observer.on_start(sequence.num_prompt_tokens)
+            for _ in batch.preempted:
+                self._observer.on_preempt()
+
     def _compute(self, batch: Batch) -> list[TokenEvent]:
-        sequence_ids = [chunk.sequence.sequence_id for chunk in batch.chunks]
         try:
             outputs = self._runner.forward(batch)
         except Exception:
-            logger.exception("a forward pass failed", extra={"sequence_ids": sequence_ids})
+            sequences = [chunk.sequence for chunk in batch.chunks]
+            logger.exception("a forward pass failed", extra=log_fields(sequences))
             self._num_failed_steps += 1
-            return [self._fail(sequence_id) for sequence_id in sequence_ids]
+            return [self._fail(sequence.sequence_id) for sequence in sequences]
         self._num_failed_steps = 0
         events: list[TokenEvent] = []
         choices: list[tuple[int | None, TokenLogprobs | None]] = []
-        for chunk, output, sequence_id in zip(batch.chunks, outputs, sequence_ids, strict=True):
+        for chunk, output in zip(batch.chunks, outputs, strict=True):
             try:
                 choices.append(choose(chunk, output))
             except Exception:
-                logger.exception("no token can be chosen", extra={"sequence_ids": [sequence_id]})
+                logger.exception("no token can be chosen", extra=log_fields([chunk.sequence]))
                 choices.append((None, None))
-                events.append(self._fail(sequence_id))
+                events.append(self._fail(chunk.sequence.sequence_id))
         reasons = self._scheduler.commit(batch, [token_id for token_id, _ in choices])
+        now = self._clock()
         for chunk, choice, reason in zip(batch.chunks, choices, reasons, strict=True):
+            if choice[0] is not None:
+                self._report_token(chunk.sequence, now)
             if reason is not None:
                 self._runner.release(chunk.sequence.sequence_id)
             if reason is not None or choice[0] is not None:
                 events.append(chunk.sequence.make_event(*choice, reason))
         return events
+
+    def _report_token(self, sequence: Sequence, now: float) -> None:
+        last_at, sequence.last_token_at_s = sequence.last_token_at_s, now
+        if self._observer is None:
+            return
+        if last_at is None:
+            self._observer.on_first_token(now - sequence.arrived_at_s)
+        else:
+            self._observer.on_next_token(now - last_at)
 
     def _fail(self, sequence_id: int) -> TokenEvent:
         self._scheduler.cancel(sequence_id)
@@ -282,30 +315,29 @@ class Engine:
         for sequence_id in sequence_ids:
             self._runner.release(sequence_id)
 
-    def _report(self, batch: Batch, duration_s: float) -> None:
-        if self._observer is not None:
-            self._observer.on_step(
-                batch.num_tokens,
-                duration_s,
-                self.num_running,
-                self.num_waiting,
-                self.num_used_blocks,
-            )
-
     def _deliver(self, events: list[TokenEvent]) -> None:
-        """Hand events to their streams with one call into the event loop (into each, in tests)."""
-        deliveries: dict[asyncio.AbstractEventLoop, list[tuple[SequenceStream, TokenEvent]]] = {}
+        """Hand events to their streams; ends are reported first: who reads one finds it counted."""
+        pairs: list[tuple[SequenceStream, TokenEvent]] = []
         for event in events:
             take = self._streams.get if event.finish_reason is None else self._streams.pop
-            stream = take(event.sequence_id, None)
-            if stream is not None:
-                deliveries.setdefault(stream.loop, []).append((stream, event))
-        for loop, pairs in deliveries.items():
-            try:
-                loop.call_soon_threadsafe(push_all, pairs)
-            except RuntimeError:  # the loop is closed: nobody is left to read
-                for stream, _ in pairs:
-                    stream.cancel()
+            if (stream := take(event.sequence_id, None)) is not None:
+                pairs.append((stream, event))
+        try:
+            for _, event in pairs:
+                if event.finish_reason is not None and self._observer is not None:
+                    self._observer.on_end(event.finish_reason)
+        finally:
+            push_all(pairs)
+
+
+def log_fields(sequences: Iterable[Sequence]) -> dict[str, list[int] | list[str]]:
+    """What tells whose sequences these are; the choices of one request share its id."""
+    sequences = list(sequences)
+    request_ids = [s.request_id for s in sequences if s.request_id is not None]
+    return {
+        "sequence_ids": [sequence.sequence_id for sequence in sequences],
+        "request_ids": list(dict.fromkeys(request_ids)),
+    }
 
 
 def check_token_ids(sequence: Sequence, vocab_size: int) -> None:

@@ -10,7 +10,7 @@ from appliance.engine.sequence import Sequence
 class BlockAllocator:
     """Hands out blocks by number; the keys and values themselves live in the runner.
 
-    A sequence gets every block it can ever need when it is admitted, so decoding never runs out.
+    A sequence holds the blocks of the tokens it has, and gets another when it outgrows them.
     """
 
     def __init__(self, *, num_blocks: int, block_size: int) -> None:
@@ -35,27 +35,19 @@ class BlockAllocator:
         """The most tokens one sequence can hold when it has the cache to itself."""
         return self.num_blocks * self.block_size
 
-    def num_blocks_needed(self, sequence: Sequence) -> int:
-        return -(-sequence.max_tokens // self.block_size)
+    def num_missing_blocks(self, sequence: Sequence) -> int:
+        """How many blocks a sequence lacks for the tokens it has."""
+        return -(-len(sequence.token_ids) // self.block_size) - len(sequence.block_table)
 
-    def can_allocate(self, sequence: Sequence) -> bool:
-        return self.num_blocks_needed(sequence) <= len(self._free_blocks)
-
-    def allocate(self, sequence: Sequence) -> None:
-        """Fill the block table; `num_cached_tokens` then says what need not be computed."""
-        num_needed = self.num_blocks_needed(sequence)
-        if sequence.block_table:
-            raise ValueError(
-                f"sequence {sequence.sequence_id} already holds {len(sequence.block_table)} blocks"
-            )
-        if num_needed > len(self._free_blocks):
-            raise ValueError(
-                f"{num_needed} blocks are needed and {len(self._free_blocks)} are free"
-            )
-        split = len(self._free_blocks) - num_needed
-        sequence.block_table = self._free_blocks[split:][::-1]
+    def allocate(self, sequence: Sequence, *, num_spare: int = 0) -> bool:
+        """Give a sequence the blocks it lacks; False if that would leave fewer than `num_spare`."""
+        num_missing = self.num_missing_blocks(sequence)
+        split = len(self._free_blocks) - num_missing
+        if split < num_spare:
+            return False
+        sequence.block_table += self._free_blocks[split:][::-1]
         del self._free_blocks[split:]
-        sequence.num_cached_tokens = 0
+        return True
 
     def free(self, sequence: Sequence) -> None:
         """Take the blocks back; a sequence that holds none, queued say, is fine."""

@@ -13,9 +13,7 @@ class RunnerInfo:
     """What a loaded runner can do and what it takes; shown at start-up and in /version."""
 
     name: str  # "torch", "transformers"
-    architecture: str
     vocab_size: int
-    hidden_size: int
     max_context_tokens: int
     block_size: int
     num_blocks: int

@@ -99,8 +99,12 @@ def is_adjusted(sequence: Sequence) -> bool:
     )
 
 
+@np.errstate(over="ignore", divide="ignore", invalid="ignore")
 def adjust(logits: FloatArray, sequence: Sequence) -> FloatArray:
-    """A copy of the logits with penalties, bias and the constraint's mask applied."""
+    """A copy of the logits with penalties, bias and the constraint's mask applied.
+
+    Penalties that are too small or too large make infinities, which the caller refuses.
+    """
     params = sequence.params
     logits = np.array(logits, dtype=np.float32)
     if params.repetition_penalty != 1.0:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator
 from itertools import chain
 
@@ -12,11 +13,15 @@ from appliance.errors import ContextLengthExceeded, Overloaded
 
 
 class Scheduler:
-    """Owns every live sequence: waiting ones hold no blocks, running ones all they can ever need.
+    """Owns every live sequence: waiting ones hold no blocks, running ones those of their tokens.
 
     A sequence is admitted when the batch has a token left for it: no more run than a batch has
     tokens, every decode fits, and the oldest prompt always advances. Admission is first come, first
     served: a large sequence at the head of the queue waits for blocks and nobody overtakes it.
+
+    When a running sequence needs a block and none is free, the youngest gives up all of its own and
+    goes back to the head of the queue, to compute its tokens again later: those that run are older
+    than those that wait, always, and the oldest is never preempted, so everybody's turn comes.
     """
 
     def __init__(  # noqa: PLR0913 - called once, by name
@@ -38,7 +43,8 @@ class Scheduler:
         capacity = allocator.capacity_tokens
         self.max_context_tokens = min(max_context_tokens or capacity, capacity)
         self._clock = clock
-        self._waiting: dict[int, Sequence] = {}  # both in order of arrival
+        # Both in order of arrival, and who runs came before who waits.
+        self._waiting: OrderedDict[int, Sequence] = OrderedDict()
         self._running: dict[int, Sequence] = {}
 
     @property
@@ -81,10 +87,15 @@ class Scheduler:
         return True
 
     def expire(self) -> list[Sequence]:
-        """Drop those that waited too long. For after `schedule`, which admits what it can."""
+        """Drop those that waited too long to start. For after `schedule`, which admits what it can.
+
+        The preempted are spared: they have begun, and their tokens may have been read.
+        """
         deadline = self._clock() - self.queue_timeout_s
         expired = []
         for sequence in self._waiting.values():
+            if sequence.has_started:
+                continue
             if sequence.arrived_at_s > deadline:
                 break
             expired.append(sequence)
@@ -94,8 +105,10 @@ class Scheduler:
 
     def schedule(self) -> Batch | None:
         """The next forward pass, or None when there is nothing to compute."""
+        preempted = self._grow()
         chunks: list[Chunk] = []
         prefills: list[Sequence] = []
+        started: list[Sequence] = []
         for sequence in self._running.values():
             if len(sequence.token_ids) - sequence.num_cached_tokens == 1:
                 chunks.append(make_chunk(sequence, 1))
@@ -106,7 +119,10 @@ class Scheduler:
         while budget > 0 and (candidate := next(candidates, None)) is not None:
             chunks.append(make_chunk(candidate, budget))
             budget -= chunks[-1].length
-        return Batch(tuple(chunks)) if chunks else None
+            if not candidate.has_started:
+                candidate.has_started = True
+                started.append(candidate)
+        return Batch(tuple(chunks), tuple(started), tuple(preempted)) if chunks else None
 
     def commit(self, batch: Batch, token_ids: Iterable[int | None]) -> list[FinishReason | None]:
         """Record a computed batch and what was sampled from each chunk; free those that end.
@@ -129,13 +145,33 @@ class Scheduler:
             reasons.append(reason)
         return reasons
 
+    def _grow(self) -> list[Sequence]:
+        """Give running sequences, oldest first, the blocks they lack; returns who was preempted."""
+        preempted: list[Sequence] = []
+        for sequence in list(self._running.values()):
+            while sequence.sequence_id in self._running and not self.allocator.allocate(sequence):
+                preempted.append(self._preempt())
+        return preempted
+
+    def _preempt(self) -> Sequence:
+        """Have the youngest running sequence wait, at the head of the queue, without blocks."""
+        sequence_id, sequence = self._running.popitem()
+        self.allocator.free(sequence)
+        sequence.num_cached_tokens = 0
+        sequence.hidden_sum = None
+        self._waiting[sequence_id] = sequence
+        self._waiting.move_to_end(sequence_id, last=False)
+        return sequence
+
     def _admit(self) -> Iterator[Sequence]:
-        """Start waiting sequences one by one while blocks and places are left."""
+        """Start waiting sequences one by one while blocks and places are left.
+
+        A block for each that runs stays free: whoever is admitted is not preempted at once.
+        """
         while self._waiting and len(self._running) < self.max_sequences:
             sequence = next(iter(self._waiting.values()))
-            if not self.allocator.can_allocate(sequence):
+            if not self.allocator.allocate(sequence, num_spare=len(self._running)):
                 return
-            self.allocator.allocate(sequence)
             self._running[sequence.sequence_id] = self._waiting.pop(sequence.sequence_id)
             yield sequence
 
@@ -161,8 +197,10 @@ def rows_needed(sequence: Sequence, start: int, end: int) -> LogitRows:
     params = sequence.params
     if sequence.is_pooled:
         return LogitRows.NONE
-    if params.num_prompt_logprobs is not None and start < len(sequence.prompt_ids) - 1:
-        return LogitRows.ALL
+    if params.num_prompt_logprobs is not None:
+        first = max(start, len(sequence.prompt_logprobs) - 1)  # a preempted one has some already
+        if first < min(end, len(sequence.prompt_ids) - 1):
+            return LogitRows.ALL
     if end == len(sequence.token_ids) and params.max_new_tokens > 0:
         return LogitRows.LAST
     return LogitRows.NONE

@@ -93,10 +93,13 @@ class Sequence:
     params: SamplingParams
     constraint: Constraint | None = None
     is_pooled: bool = False  # an embedding: prefill only, the mean of the final hidden states
+    request_id: str | None = None  # of the HTTP request it answers; for the log
     token_ids: list[int] = field(default_factory=list)  # prompt and new tokens
     num_cached_tokens: int = 0  # leading tokens whose keys and values are in the cache
-    block_table: list[int] = field(default_factory=list)  # all `max_tokens` while it runs
+    block_table: list[int] = field(default_factory=list)  # empty unless it runs
     arrived_at_s: float = 0.0
+    has_started: bool = False  # admitted once, though perhaps preempted since
+    last_token_at_s: float | None = None
     # Gathered chunk by chunk: of the prompt, and [H] when pooled.
     prompt_logprobs: list[TokenLogprobs | None] = field(default_factory=list)
     hidden_sum: DoubleArray | None = None
@@ -115,7 +118,7 @@ class Sequence:
 
     @property
     def max_tokens(self) -> int:
-        """The most tokens this sequence can ever hold: what admission reserves."""
+        """The most tokens this sequence can ever hold: no more than the whole cache does."""
         return len(self.prompt_ids) + (0 if self.is_pooled else self.params.max_new_tokens)
 
     def make_event(
@@ -169,6 +172,8 @@ class Batch:
     """One forward pass: prefill chunks and single decode tokens mixed."""
 
     chunks: tuple[Chunk, ...]
+    started: tuple[Sequence, ...] = ()  # those of them that are computed for the first time
+    preempted: tuple[Sequence, ...] = ()  # those that gave their blocks up for it
 
     @property
     def num_tokens(self) -> int:

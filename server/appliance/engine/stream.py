@@ -6,7 +6,7 @@ import asyncio
 from collections import deque
 from collections.abc import Callable
 
-from appliance.engine.sequence import TokenEvent
+from appliance.engine.sequence import FinishReason, TokenEvent
 
 
 class SequenceStream:
@@ -19,7 +19,10 @@ class SequenceStream:
     __slots__ = ("_cancel", "_events", "_waiter", "finished", "loop", "sequence_id")
 
     def __init__(
-        self, sequence_id: int, loop: asyncio.AbstractEventLoop, cancel: Callable[[int], None]
+        self,
+        sequence_id: int,
+        loop: asyncio.AbstractEventLoop,
+        cancel: Callable[[int, FinishReason], None],
     ) -> None:
         self.sequence_id = sequence_id
         self.loop = loop
@@ -42,9 +45,12 @@ class SequenceStream:
                 self._waiter = None
         return self._events.popleft()
 
-    def cancel(self) -> None:
-        """Have the sequence end soon; its final event says CANCELLED if it was not over already."""
-        self._cancel(self.sequence_id)
+    def cancel(self, reason: FinishReason = FinishReason.CANCELLED) -> None:
+        """Have the sequence end soon; its final event gives this reason if it was not over already.
+
+        A reader that found the end itself, a stop string say, gives STOP.
+        """
+        self._cancel(self.sequence_id, reason)
 
     async def aclose(self) -> None:
         self.cancel()
@@ -59,5 +65,18 @@ class SequenceStream:
 
 
 def push_all(pairs: list[tuple[SequenceStream, TokenEvent]]) -> None:
+    """Hand events over from any thread, with one call into an event loop, not one for each."""
+    by_loop: dict[asyncio.AbstractEventLoop, list[tuple[SequenceStream, TokenEvent]]] = {}
+    for stream, event in pairs:
+        by_loop.setdefault(stream.loop, []).append((stream, event))
+    for loop, group in by_loop.items():  # tests have several
+        try:
+            loop.call_soon_threadsafe(_push_each, group)
+        except RuntimeError:  # the loop is closed: nobody is left to read
+            for stream, _ in group:
+                stream.cancel()
+
+
+def _push_each(pairs: list[tuple[SequenceStream, TokenEvent]]) -> None:
     for stream, event in pairs:
         stream.push(event)

@@ -44,9 +44,7 @@ class TorchRunner:
         num_parameters = sum(tensor.num_elements for tensor in tensors.values())
         self._info = RunnerInfo(
             name="torch",
-            architecture=config.model_type,
             vocab_size=config.vocab_size,
-            hidden_size=config.hidden_size,
             max_context_tokens=config.max_context_tokens,
             block_size=block_size,
             num_blocks=num_blocks,

@@ -11,6 +11,7 @@ import torch
 
 from appliance.engine.runner import RunnerInfo
 from appliance.engine.sequence import Batch, Chunk, ChunkOutput, LogitRows
+from appliance.engine.sizing import DEFAULT_CONTEXT_TOKENS
 from appliance.errors import ModelRefused
 
 # Read when huggingface_hub is first imported, next line: nothing is looked up on the network.
@@ -39,8 +40,6 @@ LOADING_ERRORS = (
     TypeError,
     ValueError,
 )
-
-DEFAULT_CONTEXT_TOKENS = 2048  # for a model whose configuration names no limit
 
 
 def is_known_to_transformers(model_type: str) -> bool:
@@ -85,9 +84,7 @@ class TransformersRunner:
         weights = list(self._model.parameters())
         self._info = RunnerInfo(
             name="transformers",
-            architecture=config.model_type,
             vocab_size=config.vocab_size,
-            hidden_size=config.hidden_size,
             max_context_tokens=_max_context_tokens(config),
             block_size=block_size,
             num_blocks=num_blocks,

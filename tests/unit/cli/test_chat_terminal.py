@@ -60,8 +60,8 @@ def test_ctrl_c_stops_the_answer_and_ctrl_d_leaves() -> None:
             os.write(terminal, b"Go on\n")
             read_until(terminal, b"again again")
             program.send_signal(signal.SIGINT)
-            read_until(terminal, b"stopped")
-            read_until(terminal, b"> ")
+            if not read_until(terminal, b"stopped").endswith(b"> "):  # both may come at once
+                read_until(terminal, b"> ")
             os.write(terminal, CTRL_D)
             assert program.wait() == 0
             watchdog.cancel()

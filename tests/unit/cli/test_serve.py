@@ -52,8 +52,10 @@ def test_the_groups_of_the_help_name_settings_that_exist() -> None:
     ("flags", "environ", "message"),
     [
         (["--port", "x"], {}, "--port is 'x', which is not a whole number."),
-        (["--port", "70000"], {}, "--port is '70000'; a port is at most 65535."),
+        (["--port", "70000"], {}, "--port is '70000'; it must be at most 65535."),
         (["--device", "tpu"], {}, "--device is 'tpu'; it must be one of auto, cpu, cuda."),
+        (["--host", ""], {}, "--host is empty."),
+        (["--model", ""], {}, "--model is empty."),
         (["--threads", "0"], {}, "--threads is '0'; it must be at least 1."),
         ([], {"APPLIANCE_PORT": "x"}, "APPLIANCE_PORT is 'x', which is not a whole number."),
         ([], {"APPLIANCE_PROT": "1"}, "APPLIANCE_PROT is not a setting."),

@@ -1,4 +1,4 @@
-"""What the terminal says while a server starts and once it is ready."""
+"""What the terminal says once a server is ready."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from dataclasses import replace
 
 import pytest
 
-from appliance.console.banner import Running, banner, loading, url_of
+from appliance.console.banner import Running, banner, url_of
 from appliance.console.ink import Ink
 
 PLAIN = Ink(is_coloured=False)
@@ -20,6 +20,7 @@ RUNNING = Running(
     port=8000,
     model="embedded",
     num_parameters=7_934_000,
+    weight_bytes=15_868_000,
     dtype="bfloat16",
     device="cpu",
     runner="torch",
@@ -47,7 +48,7 @@ def test_it_shows_what_runs_where_and_how_to_go_on() -> None:
 
   http://127.0.0.1:8000
 
-  model       embedded, 7.9 million parameters
+  model       embedded, 7.9 million parameters, 16 MB
   computing   bfloat16 on cpu, 2 threads, torch runner
   generation  none: not started from an environment
   hashes      weights   4be1d9a0c7f2    tokenizer 90b7c3215e8d
@@ -68,9 +69,21 @@ curl http://127.0.0.1:8000/generate -H 'Content-Type: application/json' \\
 
 def test_it_fits_80_columns_whatever_the_model_is_called() -> None:
     running = replace(
-        RUNNING, model="m" * 200, generation="g" * 200, host=EVERY_INTERFACE, port=65535
+        RUNNING,
+        model="m" * 200,
+        generation="g" * 200,
+        host=EVERY_INTERFACE,
+        port=65535,
+        weight_bytes=123_400_000_000,
+        max_context_tokens=10_000_000,
+        wanted_context_tokens=10_485_760,
     )
     assert max(map(len, banner(running, PLAIN).splitlines())) <= 80
+
+
+def test_it_says_when_a_context_was_shortened() -> None:
+    running = replace(RUNNING, max_context_tokens=45_056, wanted_context_tokens=131_072)
+    assert "  context     45,056 tokens, not 131,072: " in banner(running, PLAIN)
 
 
 def test_its_curl_line_is_one_shell_command_with_a_json_body() -> None:
@@ -119,18 +132,3 @@ def test_a_pipe_gets_no_colour() -> None:
 )
 def test_the_address_can_be_opened_on_this_machine(host: str, url: str) -> None:
     assert url_of(host, 8000) == url
-
-
-def test_loading_counts_on_a_terminal_and_leaves_an_empty_line_behind() -> None:
-    terminal = Terminal()
-    with loading("embedded", terminal):
-        pass
-    assert terminal.getvalue().startswith("\r  loading embedded … 0.")
-    assert terminal.getvalue().endswith("\r\x1b[K")
-
-
-def test_loading_is_one_line_in_a_file() -> None:
-    file = io.StringIO()
-    with loading("embedded", file):
-        pass
-    assert file.getvalue() == "loading embedded\n"

@@ -11,10 +11,16 @@ import numpy as np
 import pytest
 
 from appliance.engine.engine import MAX_FAILED_STEPS, Engine
-from appliance.engine.sequence import FinishReason, SamplingParams, TokenEvent
+from appliance.engine.sequence import (
+    Batch,
+    ChunkOutput,
+    FinishReason,
+    SamplingParams,
+    TokenEvent,
+)
 from appliance.engine.stream import SequenceStream
 from appliance.errors import ContextLengthExceeded, InvalidRequest, NotReady, Overloaded
-from tests.fakes import FakeClock, FakeConstraint, FakeRunner
+from tests.fakes import FakeClock, FakeConstraint, FakeObserver, FakeRunner
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -218,6 +224,22 @@ def test_cancelling_frees_the_blocks_with_the_next_step(num_steps: int) -> None:
     asyncio.run(scenario())
 
 
+def test_a_reader_that_found_the_end_itself_gives_the_reason() -> None:
+    async def scenario() -> None:
+        observer = FakeObserver()
+        engine = make_engine(FakeRunner(), observer=observer)
+        stream = engine.submit([1], greedy(50))
+        engine.step()
+        stream.cancel(FinishReason.STOP)
+        await stream.aclose()
+        engine.step()
+        assert engine.num_used_blocks == 0
+        assert reason_of(await read(stream)) is FinishReason.STOP
+        assert observer.ends == [FinishReason.STOP]
+
+    asyncio.run(scenario())
+
+
 def test_cancelling_what_has_ended_or_never_was_does_nothing() -> None:
     async def scenario() -> None:
         engine = make_engine(FakeRunner())
@@ -340,7 +362,10 @@ def test_a_forward_pass_that_raises_fails_its_batch_and_no_other(
         runner = FakeRunner()
         runner.num_failures_left = 1
         engine = make_engine(runner, max_sequences=2)
-        streams = [engine.submit([41, 42, 43], greedy()) for _ in range(3)]
+        streams = [
+            engine.submit([41, 42, 43], greedy(), request_id=request_id)
+            for request_id in ("req-a", "req-a", "req-b")
+        ]
         engine.step()
         assert engine.num_used_blocks == 0
         run_dry(engine)
@@ -352,6 +377,7 @@ def test_a_forward_pass_that_raises_fails_its_batch_and_no_other(
         asyncio.run(scenario())
     (record,) = caplog.records
     assert record.__dict__["sequence_ids"] == [1, 2]
+    assert record.__dict__["request_ids"] == ["req-a"]
     assert "42" not in caplog.text
 
 
@@ -372,17 +398,35 @@ def test_an_engine_has_failed_after_a_streak_of_failures_until_a_step_succeeds()
     asyncio.run(scenario())
 
 
-def test_logits_that_are_not_finite_fail_their_sequence_only() -> None:
+def test_logits_that_are_not_finite_fail_their_sequence_only(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
     async def scenario() -> None:
         runner = FakeRunner()
         runner.nan_sequence_ids = {1}
         engine = make_engine(runner)
-        first, second = engine.submit([1], greedy()), engine.submit([1], greedy())
+        first = engine.submit([1], greedy(), request_id="req-a")
+        second = engine.submit([1], greedy(), request_id="req-b")
         engine.step()
         assert engine.num_running == 1
         run_dry(engine)
         assert reason_of(await read(first)) is FinishReason.FAILED
         assert reason_of(await read(second)) is FinishReason.LENGTH
+        assert not engine.has_failed
+
+    asyncio.run(scenario())
+    (record,) = caplog.records
+    assert record.__dict__["request_ids"] == ["req-a"]
+
+
+def test_a_penalty_that_makes_logits_overflow_fails_its_sequence_only() -> None:
+    async def scenario() -> None:
+        engine = make_engine(FakeRunner())
+        params = SamplingParams(max_new_tokens=4, seed=0, repetition_penalty=1e-300)
+        broken, healthy = engine.submit(range(64), params), engine.submit([1], greedy())
+        run_dry(engine)
+        assert reason_of(await read(broken)) is FinishReason.FAILED
+        assert reason_of(await read(healthy)) is FinishReason.LENGTH
         assert not engine.has_failed
 
     asyncio.run(scenario())
@@ -401,12 +445,10 @@ def test_a_grammar_that_raises_fails_its_sequence_only() -> None:
 
 
 def test_a_step_that_breaks_ends_every_sequence_and_the_thread_lives_on() -> None:
-    class OneBadReport:
-        num_reports = 0
-
-        def on_step(self, *_: float) -> None:
-            self.num_reports += 1
-            if self.num_reports == 1:
+    class OneBadReport(FakeObserver):
+        def on_step(self, num_tokens: int, duration_s: float, /) -> None:
+            super().on_step(num_tokens, duration_s)
+            if len(self.steps) == 1:
                 raise RuntimeError("the observer is broken")
 
     async def scenario() -> None:
@@ -433,28 +475,76 @@ def test_an_engine_with_work_and_no_step_is_stalled() -> None:
         assert engine.is_stalled(after_s=30)
         engine.step()
         assert not engine.is_stalled(after_s=30)
-        assert engine.last_step_at == 1030
 
     asyncio.run(scenario())
 
 
-def test_an_observer_hears_of_every_step() -> None:
-    class Recorder:
-        def __init__(self) -> None:
-            self.reports: list[tuple[float, ...]] = []
+def test_an_observer_hears_of_every_step_and_every_token_on_the_engines_clock() -> None:
+    class SlowRunner(FakeRunner):
+        def forward(self, batch: Batch) -> list[ChunkOutput]:
+            clock.advance(0.5)
+            return super().forward(batch)
 
-        def on_step(self, *report: float) -> None:
-            self.reports.append(report)
+    clock, observer = FakeClock(), FakeObserver()
 
     async def scenario() -> None:
-        recorder = Recorder()
-        engine = make_engine(FakeRunner(), max_sequences=1, observer=recorder)
-        for _ in range(2):
-            engine.submit([1] * 5, greedy(2))
+        engine = make_engine(SlowRunner(), max_sequences=1, observer=observer, clock=clock)
+        engine.submit([1] * 5, greedy(3))
+        engine.submit([1] * 6, greedy(1))
+        run_dry(engine)
+
+    asyncio.run(scenario())
+    assert observer.prompts == [5, 6]
+    assert observer.steps == [(5, 0.5), (1, 0.5), (1, 0.5), (6, 0.5)]
+    assert observer.first_delays_s == [0.5, 2.0]
+    assert observer.intervals_s == [0.5, 0.5]
+
+
+def test_an_observer_hears_of_every_end_once() -> None:
+    async def scenario() -> None:
+        runner, clock, observer = FakeRunner(), FakeClock(), FakeObserver()
+        runner.nan_sequence_ids = {2}
+        engine = make_engine(runner, max_sequences=5, observer=observer, clock=clock)
+        engine.submit([1], greedy(1))
+        engine.submit([1], greedy(1))
+        engine.submit([1], greedy(0), is_pooled=True)
+        engine.submit([1], greedy(99)).cancel()
+        engine.submit([1], greedy(99))
         engine.step()
-        engine.step()
-        # Tokens, seconds, running, waiting, used blocks.
-        assert recorder.reports == [(5, 0.0, 1, 1, 2), (1, 0.0, 0, 1, 0)]
+        assert sorted(observer.ends) == ["cancelled", "failed", "length", "stop"]
+        engine.stop()
+        assert observer.ends[4:] == [FinishReason.CANCELLED]
+
+    asyncio.run(scenario())
+
+
+def test_an_end_is_reported_before_its_reader_hears_of_it() -> None:
+    async def scenario() -> None:
+        observer = FakeObserver()
+        engine = make_engine(FakeRunner(), observer=observer)
+        engine.start()
+        for number in range(1, 20):
+            await read(engine.submit([1], greedy(2)))
+            assert len(observer.ends) == number
+        engine.stop()
+
+    asyncio.run(scenario())
+
+
+def test_an_observer_that_breaks_at_an_end_keeps_no_reader_waiting() -> None:
+    class NoEnds(FakeObserver):
+        def on_end(self, reason: FinishReason, /) -> None:
+            raise RuntimeError("the observer is broken")
+
+    async def scenario() -> None:
+        engine = make_engine(FakeRunner(), observer=NoEnds())
+        streams = [engine.submit([1], greedy(number)) for number in (1, 9)]
+        with pytest.raises(RuntimeError):
+            engine.step()
+        with pytest.raises(RuntimeError):
+            engine.stop()
+        reasons = [reason_of(await read(stream)) for stream in streams]
+        assert reasons == [FinishReason.LENGTH, FinishReason.CANCELLED]
 
     asyncio.run(scenario())
 
@@ -503,5 +593,119 @@ def test_stopping_ends_every_sequence(is_started: bool) -> None:
         assert engine.num_used_blocks == 0
         with pytest.raises(NotReady):
             engine.submit([1], greedy())
+
+    asyncio.run(scenario())
+
+
+class Crowd:
+    """A cache of four blocks and two sequences that outgrow it together: the second is preempted.
+
+    With a small budget the second is still in its prompt when it is preempted.
+    """
+
+    def __init__(self, *, max_batch_tokens: int = 16) -> None:
+        self.clock, self.observer = FakeClock(), FakeObserver()
+        self.runner = FakeRunner(num_blocks=4)
+        self.engine = make_engine(
+            self.runner,
+            max_batch_tokens=max_batch_tokens,
+            observer=self.observer,
+            clock=self.clock,
+        )
+        self.first = self.engine.submit([9, 8, 7], greedy(9))
+
+    def step_to_preemption(self) -> None:
+        while not self.observer.num_preemptions:
+            self.engine.step()
+
+
+@pytest.mark.parametrize("max_batch_tokens", [5, 16])
+def test_a_preempted_sequence_goes_on_as_if_nothing_had_been(max_batch_tokens: int) -> None:
+    async def scenario() -> None:
+        crowd = Crowd(max_batch_tokens=max_batch_tokens)
+        params = SamplingParams(max_new_tokens=9, seed=5, num_logprobs=1, num_prompt_logprobs=1)
+        second = crowd.engine.submit([6, 5, 4], params)
+        run_dry(crowd.engine)
+        assert crowd.observer.num_preemptions == 1
+        assert crowd.runner.faults == []
+        assert crowd.runner.released == [2, 1, 2]
+        alone = make_engine(FakeRunner())
+        expected = [alone.submit([9, 8, 7], greedy(9)), alone.submit([6, 5, 4], params)]
+        run_dry(alone)
+        for stream, other in zip((crowd.first, second), expected, strict=True):
+            assert await read(stream) == await read(other)
+        assert crowd.observer.prompts == [3, 3]
+        assert len(crowd.observer.first_delays_s) == 2
+
+    asyncio.run(scenario())
+
+
+def test_a_grammar_goes_on_where_it_was_when_its_sequence_was_preempted() -> None:
+    async def scenario() -> None:
+        crowd = Crowd()
+        constraint = FakeConstraint(range(20, 29))
+        second = crowd.engine.submit([6, 5, 4], greedy(9), constraint)
+        crowd.step_to_preemption()
+        assert 0 < len(constraint.accepted) < 9
+        run_dry(crowd.engine)
+        assert tokens_of(await read(second)) == constraint.accepted == list(range(20, 29))
+
+    asyncio.run(scenario())
+
+
+def test_an_embedding_is_the_same_bits_when_it_was_preempted() -> None:
+    async def scenario() -> None:
+        crowd = Crowd(max_batch_tokens=2)
+        second = crowd.engine.submit(range(7), greedy(0), is_pooled=True)
+        crowd.step_to_preemption()
+        assert crowd.engine.num_waiting == 1
+        run_dry(crowd.engine)
+        (event,) = await read(second)
+        assert event.embedding is not None
+        assert event.embedding.tobytes() == crowd.runner.embedding_of(range(7)).tobytes()
+        assert crowd.observer.ends == [FinishReason.LENGTH, FinishReason.STOP]
+
+    asyncio.run(scenario())
+
+
+def test_prompt_logprobs_are_whole_when_their_sequence_was_preempted() -> None:
+    async def scenario() -> None:
+        params = SamplingParams(max_new_tokens=0, seed=0, num_prompt_logprobs=2)
+        crowd, alone = Crowd(max_batch_tokens=2), make_engine(FakeRunner())
+        second, expected = (engine.submit(range(7), params) for engine in (crowd.engine, alone))
+        crowd.step_to_preemption()
+        run_dry(crowd.engine)
+        run_dry(alone)
+        (event,), (other,) = await read(second), await read(expected)
+        assert event.prompt_logprobs == other.prompt_logprobs
+        assert len(event.prompt_logprobs or ()) == 7
+
+    asyncio.run(scenario())
+
+
+def test_a_preempted_sequence_is_cancelled_like_any_other() -> None:
+    async def scenario() -> None:
+        crowd = Crowd()
+        second = crowd.engine.submit([6, 5, 4], greedy(9))
+        crowd.step_to_preemption()
+        second.cancel()
+        crowd.engine.step()
+        assert crowd.engine.num_waiting == 0
+        assert reason_of(await read(second)) is FinishReason.CANCELLED
+        run_dry(crowd.engine)
+        assert reason_of(await read(crowd.first)) is FinishReason.LENGTH
+        assert crowd.engine.num_used_blocks == 0
+
+    asyncio.run(scenario())
+
+
+def test_a_preempted_sequence_is_not_timed_out() -> None:
+    async def scenario() -> None:
+        crowd = Crowd()
+        second = crowd.engine.submit([6, 5, 4], greedy(9))
+        crowd.step_to_preemption()
+        crowd.clock.advance(1000)
+        run_dry(crowd.engine)
+        assert reason_of(await read(second)) is FinishReason.LENGTH
 
     asyncio.run(scenario())

@@ -8,28 +8,32 @@ from appliance.engine.kv_cache import BlockAllocator
 from appliance.engine.sequence import SamplingParams, Sequence
 
 
-def make_sequence(num_prompt: int, max_new_tokens: int = 0, *, is_pooled: bool = False) -> Sequence:
+def make_sequence(num_prompt: int, max_new_tokens: int = 0) -> Sequence:
     return Sequence(
         sequence_id=1,
         prompt_ids=tuple(range(num_prompt)),
         params=SamplingParams(max_new_tokens=max_new_tokens, seed=0),
-        is_pooled=is_pooled,
     )
 
 
-def test_a_sequence_gets_the_blocks_of_its_prompt_and_all_its_new_tokens() -> None:
+def test_a_sequence_gets_the_blocks_of_the_tokens_it_has_and_no_more() -> None:
     allocator = BlockAllocator(num_blocks=8, block_size=4)
-    sequence = make_sequence(5, 4)
-    allocator.allocate(sequence)
-    assert len(sequence.block_table) == 3
-    assert (allocator.num_used_blocks, allocator.num_free_blocks) == (3, 5)
+    sequence = make_sequence(5, 100)
+    assert allocator.allocate(sequence)
+    assert len(sequence.block_table) == 2
+    assert (allocator.num_used_blocks, allocator.num_free_blocks) == (2, 6)
 
 
-def test_a_pooled_sequence_gets_the_blocks_of_its_prompt_only() -> None:
+def test_a_sequence_grows_by_a_block_when_it_has_outgrown_its_own() -> None:
     allocator = BlockAllocator(num_blocks=8, block_size=4)
-    sequence = make_sequence(4, 100, is_pooled=True)
-    allocator.allocate(sequence)
-    assert len(sequence.block_table) == 1
+    sequence = make_sequence(3)
+    lengths = []
+    for _ in range(3):
+        assert allocator.allocate(sequence)
+        lengths.append(len(sequence.block_table))
+        sequence.token_ids.append(9)
+    assert lengths == [1, 1, 2]
+    assert len(set(sequence.block_table)) == 2
 
 
 def test_freeing_gives_every_block_back() -> None:
@@ -51,20 +55,19 @@ def test_freeing_twice_gives_nothing_back_twice() -> None:
     allocator.check([])
 
 
-def test_a_sequence_larger_than_what_is_free_cannot_be_allocated() -> None:
+def test_a_sequence_that_lacks_more_than_is_free_gets_nothing() -> None:
     allocator = BlockAllocator(num_blocks=2, block_size=4)
-    assert allocator.can_allocate(make_sequence(8))
-    assert not allocator.can_allocate(make_sequence(9))
-    with pytest.raises(ValueError, match="3 blocks are needed and 2 are free"):
-        allocator.allocate(make_sequence(9))
+    sequence = make_sequence(9)
+    assert not allocator.allocate(sequence)
+    assert sequence.block_table == []
+    assert allocator.allocate(make_sequence(8))
 
 
-def test_a_sequence_that_holds_blocks_is_not_given_more() -> None:
-    allocator = BlockAllocator(num_blocks=8, block_size=4)
-    sequence = make_sequence(4)
-    allocator.allocate(sequence)
-    with pytest.raises(ValueError, match="already holds 1 blocks"):
-        allocator.allocate(sequence)
+def test_spare_blocks_stay_free() -> None:
+    allocator = BlockAllocator(num_blocks=3, block_size=4)
+    assert not allocator.allocate(make_sequence(8), num_spare=2)
+    assert allocator.num_free_blocks == 3
+    assert allocator.allocate(make_sequence(8), num_spare=1)
 
 
 def test_the_check_finds_a_lost_and_a_shared_block() -> None:

@@ -227,6 +227,16 @@ def test_logits_that_are_not_finite_are_an_error(bad: float, params: SamplingPar
         sample(logits_of(1, bad, 2), make_sequence(params))
 
 
+@pytest.mark.parametrize("penalty", [1e-39, 1e-300])
+@pytest.mark.parametrize("logits", [logits_of(1, 2, 3), logits_of(1, 0, 3)])
+def test_a_penalty_that_makes_logits_overflow_is_an_error(
+    penalty: float, logits: FloatArray
+) -> None:
+    params = SamplingParams(max_new_tokens=8, seed=0, repetition_penalty=penalty)
+    with pytest.raises(LogitsError):
+        sample(logits, make_sequence(params))
+
+
 def test_logits_that_forbid_every_token_are_an_error() -> None:
     with pytest.raises(LogitsError):
         sample(logits_of(-math.inf, -math.inf), make_sequence(GREEDY))
@@ -269,6 +279,18 @@ def test_prompt_logprobs_are_gathered_across_chunks() -> None:
     assert whole.prompt_logprobs == [None] + [
         token_logprobs(row, token_id, 2) for row, token_id in zip(rows, (1, 4, 1, 5), strict=False)
     ]
+
+
+def test_prompt_logprobs_that_are_computed_again_are_gathered_once() -> None:
+    params = SamplingParams(max_new_tokens=8, seed=0, num_prompt_logprobs=0)
+    sequence = make_sequence(params, (0, 1, 2, 3, 4))
+    logits = np.random.default_rng(0).normal(size=(5, 8)).astype(np.float32)
+    gather_prompt_logprobs(logits, sequence, 0)
+    expected, sequence.prompt_logprobs = sequence.prompt_logprobs, []
+    gather_prompt_logprobs(logits[:2], sequence, 0)
+    for start, end in ((0, 1), (1, 4), (4, 5)):  # preempted after two tokens, in other chunks now
+        gather_prompt_logprobs(logits[start:end], sequence, start)
+    assert sequence.prompt_logprobs == expected
 
 
 def test_hidden_states_add_up_across_chunks() -> None:

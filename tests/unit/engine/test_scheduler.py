@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
+import numpy as np
 import pytest
 
 from appliance.engine.kv_cache import BlockAllocator
-from appliance.engine.scheduler import Scheduler
+from appliance.engine.scheduler import Scheduler, rows_needed
 from appliance.engine.sequence import Batch, FinishReason, LogitRows, SamplingParams, Sequence
 from appliance.errors import ContextLengthExceeded, Overloaded
 from tests.fakes import FakeClock, FakeConstraint
@@ -64,6 +67,14 @@ def advance(scheduler: Scheduler, token_id: int = 9) -> list[FinishReason | None
     batch = scheduler.schedule()
     assert batch is not None
     return scheduler.commit(batch, [token_id if c.is_sampled else None for c in batch.chunks])
+
+
+def advance_and_get(scheduler: Scheduler) -> Batch:
+    """Compute one batch, and return it."""
+    batch = scheduler.schedule()
+    assert batch is not None
+    scheduler.commit(batch, [9 if chunk.is_sampled else None for chunk in batch.chunks])
+    return batch
 
 
 def test_there_is_nothing_to_compute_without_sequences() -> None:
@@ -164,6 +175,147 @@ def test_a_sequence_that_waits_too_long_expires() -> None:
     assert (scheduler.num_running, scheduler.num_waiting) == (1, 1)
 
 
+def make_crowd(
+    num_sequences: int,
+    *,
+    num_blocks: int,
+    max_batch_tokens: int = 16,
+    clock: FakeClock | None = None,
+) -> tuple[Scheduler, list[Sequence]]:
+    """Sequences of 3 tokens that become 12: one block each at first, three at last."""
+    scheduler = make_scheduler(
+        num_blocks=num_blocks, max_batch_tokens=max_batch_tokens, clock=clock
+    )
+    sequences = [make_sequence(n, 3, max_new_tokens=9) for n in range(1, num_sequences + 1)]
+    for sequence in sequences:
+        scheduler.submit(sequence)
+    return scheduler, sequences
+
+
+def advance_to_preemption(scheduler: Scheduler) -> Batch:
+    """Compute until a sequence is preempted; the batch, still to compute, that it made room for."""
+    for _ in range(100):
+        batch = scheduler.schedule()
+        assert batch is not None
+        if batch.preempted:
+            return batch
+        scheduler.commit(batch, [9 if chunk.is_sampled else None for chunk in batch.chunks])
+    raise AssertionError("nobody was preempted")
+
+
+def ids(sequences: Iterable[Sequence]) -> list[int]:
+    return [sequence.sequence_id for sequence in sequences]
+
+
+def test_a_running_sequence_grows_by_a_block_at_a_time() -> None:
+    scheduler, _ = make_crowd(1, num_blocks=3)
+    used = []
+    for _ in range(9):
+        scheduler.schedule()
+        used.append(scheduler.allocator.num_used_blocks)
+        advance(scheduler)
+    assert used == [1, 1, 2, 2, 2, 2, 3, 3, 3]
+
+
+def test_sequences_that_may_grow_large_run_together() -> None:
+    scheduler = make_scheduler(num_blocks=32)
+    for sequence_id in range(4):
+        scheduler.submit(make_sequence(sequence_id, 4, max_new_tokens=124))
+    advance(scheduler)
+    assert scheduler.num_running == 4
+
+
+def test_a_sequence_is_admitted_only_if_a_block_stays_free_for_each_that_runs() -> None:
+    scheduler = make_scheduler(num_blocks=6, max_batch_tokens=32)
+    for sequence_id, num_prompt in ((1, 4), (2, 4), (3, 12)):
+        scheduler.submit(make_sequence(sequence_id, num_prompt))
+    assert spans(scheduler.schedule()) == [(1, 0, 4), (2, 0, 4)]  # four free, the third needs three
+    scheduler.cancel(1)
+    assert spans(scheduler.schedule()) == [(2, 0, 4), (3, 0, 12)]
+
+
+def test_when_no_block_is_free_the_youngest_makes_room() -> None:
+    scheduler, (first, second) = make_crowd(2, num_blocks=4)
+    batch = advance_to_preemption(scheduler)
+    assert batch.preempted == (second,)
+    assert spans(batch) == [(1, 8, 1)]
+    assert (len(first.block_table), second.block_table) == (3, [])
+    assert (second.num_cached_tokens, second.num_new_tokens) == (0, 6)
+    scheduler.allocator.check([first])
+
+
+def test_a_youngest_sequence_that_outgrows_its_blocks_makes_room_itself() -> None:
+    scheduler = make_scheduler(num_blocks=4)
+    scheduler.submit(make_sequence(1, 8))
+    scheduler.submit(make_sequence(2, 3))
+    batch = advance_to_preemption(scheduler)
+    assert ids(batch.preempted) == [2]
+    assert spans(batch) == [(1, 9, 1)]
+    assert scheduler.allocator.num_free_blocks == 1
+
+
+def test_the_preempted_wait_in_order_of_arrival_before_those_that_never_ran() -> None:
+    scheduler, _ = make_crowd(4, num_blocks=8)
+    scheduler.submit(make_sequence(5, 1))
+    batch = advance_to_preemption(scheduler)
+    assert ids(batch.preempted) == [4, 3]
+    assert spans(batch) == [(1, 8, 1), (2, 8, 1)]
+    assert ids(scheduler.sequences) == [1, 2, 3, 4, 5]
+
+
+def test_the_preempted_computes_all_its_tokens_again_and_goes_on() -> None:
+    scheduler, (first, second) = make_crowd(2, num_blocks=4, max_batch_tokens=8)
+    advance_to_preemption(scheduler)
+    while first.num_new_tokens < 9:
+        advance(scheduler)
+    batch = advance_and_get(scheduler)
+    assert spans(batch) == [(2, 0, 8)]
+    assert batch.started == ()
+    assert spans(scheduler.schedule()) == [(2, 8, 1)]
+    assert advance(scheduler, token_id=7) == [None]
+    assert second.token_ids[3:] == [9, 9, 9, 9, 9, 9, 7]
+
+
+def test_a_sequence_is_preempted_in_the_middle_of_its_prompt() -> None:
+    scheduler = make_scheduler(num_blocks=6, max_batch_tokens=2)
+    first, second = make_sequence(1, 3, max_new_tokens=9), make_sequence(2, 14, is_pooled=True)
+    scheduler.submit(first)
+    scheduler.submit(second)
+    second.hidden_sum = np.ones(8)
+    batch = advance_to_preemption(scheduler)
+    assert batch.preempted == (second,)
+    assert second.num_cached_tokens == 0
+    assert second.hidden_sum is None
+    while first.num_new_tokens < 9:
+        advance(scheduler)
+    assert spans(scheduler.schedule()) == [(2, 0, 2)]
+
+
+def test_a_batch_names_those_that_start_with_it() -> None:
+    scheduler, (first, second) = make_crowd(2, num_blocks=4, max_batch_tokens=3)
+    assert advance_and_get(scheduler).started == (first,)
+    assert advance_and_get(scheduler).started == (second,)
+    assert advance_and_get(scheduler).started == ()
+
+
+def test_a_preempted_sequence_does_not_expire() -> None:
+    clock = FakeClock()
+    scheduler, _ = make_crowd(2, num_blocks=4, clock=clock)
+    advance_to_preemption(scheduler)
+    scheduler.submit(make_sequence(3, 1))
+    clock.advance(100)
+    assert ids(scheduler.expire()) == [3]
+    assert ids(scheduler.sequences) == [1, 2]
+
+
+def test_a_preempted_sequence_can_be_cancelled() -> None:
+    scheduler, (first, _) = make_crowd(2, num_blocks=4)
+    advance_to_preemption(scheduler)
+    assert scheduler.cancel(2)
+    scheduler.allocator.check([first])
+    assert (scheduler.num_running, scheduler.num_waiting) == (1, 0)
+
+
 @pytest.mark.parametrize("num_steps", [0, 1, 3])
 def test_cancelling_frees_the_blocks_at_every_stage(num_steps: int) -> None:
     scheduler = make_scheduler(max_batch_tokens=8)
@@ -242,3 +394,14 @@ def test_logits_are_asked_for_only_where_they_are_read() -> None:
     assert rows_of(make_sequence(1, 20, is_pooled=True)) == [LogitRows.NONE, LogitRows.NONE]
     assert rows_of(make_sequence(1, 20, num_prompt_logprobs=0)) == [LogitRows.ALL, LogitRows.ALL]
     assert rows_of(make_sequence(1, 17, num_prompt_logprobs=0)) == [LogitRows.ALL, LogitRows.LAST]
+
+
+def test_what_a_preempted_sequence_said_of_its_prompt_is_not_asked_for_again() -> None:
+    sequence = make_sequence(1, 20, num_prompt_logprobs=0)
+    sequence.prompt_logprobs = [None] * 12  # row 11 is the next to be read
+    assert rows_needed(sequence, 0, 11) is LogitRows.NONE
+    assert rows_needed(sequence, 0, 12) is LogitRows.ALL
+    sequence.prompt_logprobs = [None] * 20
+    sequence.token_ids.append(9)
+    assert rows_needed(sequence, 0, 20) is LogitRows.NONE
+    assert rows_needed(sequence, 0, 21) is LogitRows.LAST

@@ -30,7 +30,7 @@ def test_a_new_sequence_holds_its_prompt() -> None:
     assert (sequence.num_prompt_tokens, sequence.num_new_tokens) == (3, 0)
 
 
-def test_new_tokens_count_against_the_reservation_unless_pooled() -> None:
+def test_new_tokens_count_against_the_context_unless_pooled() -> None:
     assert make_sequence(max_new_tokens=4).max_tokens == 7
     assert make_sequence(max_new_tokens=4, is_pooled=True).max_tokens == 3
 

@@ -1,0 +1,103 @@
+"""Standard error for people: a terminal, a file or nothing, and no failure of ours if it fails."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+import threading
+import time
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from appliance.console.ink import printable
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from typing import TextIO
+
+TICK_S = 0.1
+MAX_NAME_CHARS = 40
+ERASE_REST = "\x1b[K"
+
+
+def open_missing_streams() -> None:
+    """Have descriptors 0 to 2 lead nowhere rather than, later, into one of our own files."""
+    for descriptor in (0, 1, 2):
+        try:
+            os.fstat(descriptor)
+        except OSError:  # closed; the lowest free number is taken, so it is this one
+            os.set_inheritable(os.open(os.devnull, os.O_RDWR), True)
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, mode, encoding="utf-8"))  # noqa: SIM115, PTH123
+
+
+def discard_unwritten() -> None:
+    """Flush, or forget what cannot be written: Python's own attempt would change the exit code."""
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except (OSError, ValueError):
+            with contextlib.suppress(OSError, ValueError):
+                os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+
+
+class Terminal:
+    """Writes to a stream. One that is closed, full or without a reader loses the text, no more."""
+
+    def __init__(self, stream: TextIO | None) -> None:
+        self._stream = stream
+        self._note = ""
+
+    @property
+    def is_interactive(self) -> bool:
+        try:
+            return self._stream is not None and self._stream.isatty()
+        except ValueError:  # closed
+            return False
+
+    def write(self, text: str) -> None:
+        if self._stream is None:
+            return
+        with contextlib.suppress(OSError, ValueError):
+            self._stream.write(text)
+            self._stream.flush()
+
+    def show_hashing(self, done_bytes: int, total_bytes: int) -> None:
+        """Say in the line of the moment how far hashing has come; called from any thread."""
+        is_done = done_bytes >= total_bytes
+        self._note = "" if is_done else f", hashing {done_bytes * 100 // total_bytes} %"
+
+    @contextmanager
+    def loading(self, name: str) -> Iterator[None]:
+        """Shows for how long `name` has been loading; in a file, one line says that it is."""
+        if not self.is_interactive:
+            self.write(f"loading {printable(name)}\n")
+        with self.counting(f"loading {printable(name)[:MAX_NAME_CHARS]}"):
+            yield
+
+    @contextmanager
+    def counting(self, what: str) -> Iterator[None]:
+        """Shows on a terminal for how long `what` has been going on, then takes the line away."""
+        if not self.is_interactive:
+            yield
+            return
+        is_done = threading.Event()
+        started_s = time.monotonic()
+
+        def tick() -> None:
+            while True:
+                elapsed = f"{time.monotonic() - started_s:.1f} s"
+                self.write(f"\r  {what} … {elapsed}{self._note}{ERASE_REST}")
+                if is_done.wait(TICK_S):
+                    return
+
+        ticker = threading.Thread(target=tick, name="terminal-line", daemon=True)
+        ticker.start()
+        try:
+            yield
+        finally:
+            is_done.set()
+            ticker.join()
+            self.write(f"\r{ERASE_REST}")  # the banner, or the error, takes the line's place
