@@ -46,7 +46,7 @@ bench: $(runtime) ## measure this machine
 	@exec $(VENV)/bin/python -m bench $(ARGS)
 
 build: $(runtime) ## the wheel, in dist/
-	@rm -rf build
+	@rm -rf build/lib build/bdist.*
 	@$(VENV)/bin/python -m pip wheel --quiet --no-deps --no-build-isolation --wheel-dir dist .
 	@ls -l dist/*.whl
 

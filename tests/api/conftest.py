@@ -20,6 +20,7 @@ from appliance.identity import Identity
 from appliance.metrics import Metrics
 from tests.api.fake_service import FakeService
 
+WAIT_S = 10  # for what happens at once, on any machine
 MODEL = "tiny-llama"
 MAX_BODY_BYTES = 200_000
 MAX_CONTEXT_TOKENS = 1024

@@ -176,4 +176,5 @@ class FakeStream(CompletionStream):
 
     async def aclose(self) -> None:
         self.is_closed = True
-        self._service.has_closed.set()
+        if all(stream.is_closed for stream in self._service.streams):
+            self._service.has_closed.set()

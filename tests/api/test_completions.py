@@ -10,7 +10,7 @@ import pytest
 
 from appliance.completion import CompletionRequest, Delta
 from appliance.errors import EngineFailure, Overloaded
-from tests.api.conftest import MODEL, FakeServer, make_identity
+from tests.api.conftest import MODEL, WAIT_S, FakeServer, make_identity
 from tests.api.events import read_events
 from tests.api.fake_service import FakeService, say
 
@@ -117,7 +117,7 @@ def test_if_one_prompt_is_refused_all_are_dropped(
     service.script = script
     body = {"model": MODEL, "prompt": ["a", "b", "c"], "stream": stream}
     assert http.post(PATH, json=body).status_code == 503
-    assert all(stream.is_closed for stream in service.streams)
+    assert service.has_closed.wait(WAIT_S)
 
 
 def test_logprobs_are_four_lists(http: httpx2.Client, service: FakeService) -> None:
@@ -208,7 +208,7 @@ def test_an_error_in_one_prompt_of_a_stream_ends_all(
     service.script = script
     *_, error = read_events(ask(http, prompt=["b", "a"], stream=True))
     assert error["error"]["code"] == "engine_failure"
-    assert all(stream.is_closed for stream in service.streams)
+    assert service.has_closed.wait(WAIT_S)
 
 
 def test_more_answers_than_ever_fit_are_refused(

@@ -11,7 +11,7 @@ import pytest
 
 from appliance.api import protocol
 from appliance.api.disconnect import run_while_connected
-from tests.api.conftest import MODEL, FakeServer
+from tests.api.conftest import MODEL, WAIT_S, FakeServer
 from tests.api.fake_service import FakeService, say
 
 CHAT: Any = {"model": MODEL, "messages": [{"role": "user", "content": "Hi"}]}
@@ -20,7 +20,6 @@ BODIES = [
     ("/v1/chat/completions", CHAT),
     ("/v1/completions", {"model": MODEL, "prompt": ["Hi", "Ho"]}),
 ]
-WAIT_S = 10
 
 
 def connect(server: FakeServer, path: str, body: Any) -> socket.socket:

@@ -9,7 +9,7 @@ import httpx2
 import pytest
 
 from appliance.errors import EngineFailure, NotReady, Overloaded, QueueTimeout, ServiceError
-from tests.api.conftest import MODEL, FakeServer
+from tests.api.conftest import MODEL, WAIT_S, FakeServer
 from tests.api.fake_service import FORBIDDEN_TOKEN
 
 MAX_ERROR_BYTES = 8 * 1024
@@ -142,7 +142,7 @@ def test_an_error_before_the_first_token_has_its_own_status(
     response = http.post("/generate", json={"prompt": "Hi", "stream": stream})
     assert response.status_code == 503
     assert error_of(response)["code"] == "queue_timeout"
-    assert fake_server.service.streams[0].is_closed
+    assert fake_server.service.has_closed.wait(WAIT_S)
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ import pytest
 
 from appliance.completion import OutputFormat
 from appliance.errors import EngineFailure
-from tests.api.conftest import MAX_CONTEXT_TOKENS, MODEL
+from tests.api.conftest import MAX_CONTEXT_TOKENS, MODEL, WAIT_S
 from tests.api.events import read_events
 from tests.api.fake_service import FakeService, say
 
@@ -20,7 +20,6 @@ IDENTITY = {
     "server": "c" * 12,
     "generation": "7",
 }
-WAIT_S = 10
 USAGE = {"prompt_tokens": 5, "completion_tokens": 3, "total_tokens": 8}
 
 

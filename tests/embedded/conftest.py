@@ -2,20 +2,14 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 import torch
+from tokenizers import Tokenizer
 
-SERVER = Path(__file__).parents[2] / "server"
-sys.path.insert(0, str(SERVER))  # `training` is in the repository and not in the wheel
-
-from tokenizers import Tokenizer  # noqa: E402
-
-from training.export import EMBEDDED_DIRECTORY  # noqa: E402
-from training.llama import Llama, load_model  # noqa: E402
+from training.export import EMBEDDED_DIRECTORY
+from training.llama import Llama, load_model
 
 
 @pytest.fixture(scope="session", autouse=True)
