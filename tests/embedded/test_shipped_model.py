@@ -25,7 +25,7 @@ PERPLEXITY_BOUNDS = {
     "story": 1.75,
     "chat": 2.25,
     "knowledge": 2.2,
-    "arithmetic": 2.25,
+    "arithmetic": 2.35,
     "json": 2.2,
     "tools": 1.7,
 }
