@@ -49,6 +49,7 @@ def serve(settings: Settings, ink: Ink) -> int:
     hasher = FileHasher(settings.cache_dir, terminal.show_hashing)
     with terminal.counting("checking the model"):
         model = find_model(settings, hasher)
+    logger.debug("model opened", extra={"model": model.name})
     with listen(settings.host, settings.port) as listener:
         face = Face(terminal, ink, port=listener.getsockname()[1])
         server = build_server(settings, model, hasher, face)
@@ -157,6 +158,7 @@ def load_model(
         generation=settings.generation,
     )
     identity = identify(model, facts, hasher)
+    logger.debug("identity known", extra={"fingerprint": identity.fingerprint})
     engine.start()
     return Loaded(
         engine=engine,
