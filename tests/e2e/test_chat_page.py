@@ -25,6 +25,16 @@ STORY_EXAMPLE = "Tell me a story about a brave little fox"
 
 def open_page(page: Page, server: FakeAppliance) -> None:
     page.goto(server.url)
+    wait_until_ready(page)
+
+
+def reload(page: Page) -> None:
+    page.reload()
+    wait_until_ready(page)
+
+
+def wait_until_ready(page: Page) -> None:
+    """Before that, what is sent stays in the box."""
     expect(page.locator("#light")).to_have_attribute("data-status", "ok")
 
 
@@ -260,7 +270,7 @@ def test_settings_are_sent_and_kept(page: Page, server: FakeAppliance) -> None:
     page.get_by_label("Longest answer, in tokens").fill("9")
     page.get_by_label("Seed").fill("3")
     page.keyboard.press("Escape")
-    page.reload()
+    reload(page)
     ask(page, "Hello")
     last_answer(page, STORY)
     body = server.bodies(CHAT)[0]
@@ -277,11 +287,11 @@ def test_the_conversation_survives_a_reload_and_ends_with_a_new_chat(
     open_page(page, server)
     ask(page, "Hello")
     last_answer(page, STORY)
-    page.reload()
+    reload(page)
     last_answer(page, STORY)
     page.get_by_role("button", name="New chat").click()
     expect(page.locator("#conversation li")).to_have_count(0)
-    page.reload()
+    reload(page)
     expect(page.locator("#welcome")).to_be_visible()
 
 

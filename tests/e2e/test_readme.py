@@ -74,7 +74,7 @@ def test_every_file_and_recipe_the_readme_names_exists() -> None:
     assert links
     assert [link for link in links if not (README.parent / link).exists()] == []
     makefile = (README.parent / "Makefile").read_text()
-    recipes = set(re.findall(r"make ([a-z]+)", text))
+    recipes = set(re.findall(r"(?:`|^\$ )make ([a-z]+)", text, re.MULTILINE))
     assert [name for name in recipes if not re.search(rf"^{name}:", makefile, re.MULTILINE)] == []
 
 
