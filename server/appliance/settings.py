@@ -55,7 +55,9 @@ class Settings:
         (), "further Host header names to accept, comma-separated; * for any"
     )
     engine: str = setting(
-        "auto", "which runner computes", choices=("auto", "torch", "transformers")
+        "auto",
+        "which runner computes; native: own kernels for a CPU, a preview that auto does not choose",
+        choices=("auto", "torch", "transformers", "native"),
     )
     device: str = setting("auto", "where it computes", choices=("auto", "cpu", "cuda"))
     dtype: str = setting(
@@ -88,7 +90,7 @@ class Settings:
     )
     max_body_bytes: int = setting(2_000_000, "size of a request body at most", low=1024, high=10**9)
     cache_dir: Path | None = setting(
-        None, "where file hashes are remembered; default: ~/.cache/appliance"
+        None, "where hashes, kernels and packed weights are kept; default: ~/.cache/appliance"
     )
     generation: str | None = setting(
         None, "the environment generation this process was started from, for /version"

@@ -18,7 +18,7 @@ from appliance.console.terminal import Terminal
 from appliance.engine import sizing
 from appliance.engine.engine import Engine
 from appliance.engine.model.dtype import choose_dtype
-from appliance.errors import ModelRefused
+from appliance.errors import ModelRefused, SettingsError
 from appliance.file_hashes import FileHasher
 from appliance.identity import Identity, RunnerFacts, identify
 from appliance.lifecycle import Answering, ApplianceServer, Timing, in_daemon_thread, listen
@@ -32,7 +32,12 @@ from appliance.text.tokenizer import Tokenizer
 from appliance.text.tool_calls import detect_tool_format
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
     from appliance.console.ink import Ink
+    from appliance.engine.model.config import ModelConfig
+    from appliance.engine.model.tensor_file import TensorLocation
     from appliance.engine.runner import Runner, RunnerInfo
     from appliance.settings import Settings
 
@@ -123,15 +128,7 @@ def load_model(
     settings: Settings, model: ModelDirectory, hasher: FileHasher, metrics: Metrics
 ) -> Loaded:
     """Everything slow about a start; runs in a thread while /health already answers."""
-    num_threads = sizing.choose_threads(settings.threads, available_cores())
-    memory = cuda_memory_bytes() if settings.device != "cpu" else None
-    device = sizing.choose_device(settings.device, has_cuda=memory is not None)
-    place = Place(
-        device=device,
-        dtype=choose_dtype(settings.dtype, model.dtype, device),
-        num_threads=num_threads,
-        free_bytes=available_memory_bytes() if device == "cpu" else memory,
-    )
+    place = choose_place(settings, model)
     demand = build_demand(settings, model, place.dtype)
     size = sizing.fit(demand, place.free_bytes)
     if size.wanted_tokens is not None:
@@ -178,6 +175,42 @@ class Place:
     dtype: str
     num_threads: int
     free_bytes: int | None
+
+
+def choose_place(settings: Settings, model: ModelDirectory) -> Place:
+    """The settings' place, or the best there is; for the native engine torch is not asked."""
+    num_threads = sizing.choose_threads(settings.threads, available_cores())
+    if settings.engine == "native":
+        refuse_for_native(settings, model)
+        device, dtype, memory = "cpu", "bfloat16", None
+    else:
+        memory = cuda_memory_bytes() if settings.device != "cpu" else None
+        device = sizing.choose_device(settings.device, has_cuda=memory is not None)
+        dtype = choose_dtype(settings.dtype, model.dtype, device)
+    return Place(
+        device=device,
+        dtype=dtype,
+        num_threads=num_threads,
+        free_bytes=available_memory_bytes() if device == "cpu" else memory,
+    )
+
+
+def refuse_for_native(settings: Settings, model: ModelDirectory) -> None:
+    if model.native is None:
+        raise ModelRefused(
+            f"The native engine does not know models of type {model.model_type}. "
+            "Leave --engine at auto, or use --engine transformers."
+        )
+    if settings.device == "cuda":
+        raise SettingsError(
+            "--device is cuda and --engine is native, which computes on CPUs alone. "
+            "Use --engine torch, or --device cpu."
+        )
+    if settings.dtype == "float32":
+        raise SettingsError(
+            "--dtype is float32 and --engine is native, which computes in bfloat16 alone. "
+            "Use --engine torch, or --dtype bfloat16."
+        )
 
 
 def cuda_memory_bytes() -> int | None:
@@ -243,6 +276,9 @@ def build_runner(
             f"The torch engine does not know models of type {model.model_type}. "
             "Leave --engine at auto, or use --engine transformers."
         )
+    if model.native is not None and settings.engine == "native":
+        sizing.check_room(demand, place.free_bytes)
+        return build_native_runner(model.native, model.tensors, settings.cache_dir, place, size)
     if model.native is not None and settings.engine != "transformers":
         from appliance.engine.torch_runner import TorchRunner
 
@@ -270,6 +306,35 @@ def build_runner(
         block_size=sizing.BLOCK_SIZE,
         num_blocks=size.num_blocks,
         num_threads=place.num_threads,
+    )
+
+
+def build_native_runner(
+    config: ModelConfig,
+    tensors: Mapping[str, TensorLocation],
+    cache_dir: Path | None,
+    place: Place,
+    size: sizing.Size,
+) -> Runner:
+    """Without a cache directory the kernels are compiled, and the weights packed, at each start."""
+    from appliance.engine.kernels.build import load_library
+    from appliance.engine.native_runner import NativeRunner
+
+    library, reason = load_library(cache_dir)
+    if library is None:
+        raise SettingsError(
+            f"--engine is native and {reason.rstrip('.')}. "
+            "Install gcc or clang, or use --engine torch."
+        )
+    logger.debug("kernels loaded", extra={"how": reason, "variant": library.variant})
+    return NativeRunner(
+        library,
+        config,
+        tensors,
+        block_size=sizing.BLOCK_SIZE,
+        num_blocks=size.num_blocks,
+        num_threads=place.num_threads,
+        cache_dir=cache_dir,
     )
 
 

@@ -67,8 +67,15 @@ TORCH_FILES = {
 }
 TRANSFORMERS_FILES = {"engine/transformers_runner.py"}
 SUBPROCESS_FILES = {
-    "text/confined.py"
-}  # strangers' templates and schemas, in a process of their own
+    "engine/kernels/build.py",  # the C compiler, on our own sources
+    "text/confined.py",  # strangers' templates and schemas, in a process of their own
+}
+# Whoever calls machine code by address can break the process.
+CTYPES_FILES = {
+    "engine/kernels/library.py",
+    "engine/native_runner.py",
+    "engine/packing.py",
+}
 ENVIRONMENT_FILES = {
     "settings.py",
     "cli/main.py",  # hands the environment on to the command
@@ -164,6 +171,7 @@ def test_a_library_is_used_only_where_it_belongs(name: str) -> None:
         ("torch", TORCH_FILES),
         ("transformers", TRANSFORMERS_FILES),
         ("subprocess", SUBPROCESS_FILES),
+        ("ctypes", CTYPES_FILES),
     ],
 )
 def test_heavy_or_dangerous_libraries_are_confined_to_files(library: str, files: set[str]) -> None:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import signal
+import subprocess
+import sys
 import threading
 from collections.abc import Mapping
 from dataclasses import replace
@@ -11,6 +14,8 @@ from pathlib import Path
 import pytest
 import torch
 
+from appliance.engine.kernels.build import find_compiler, load_library
+from appliance.engine.kernels.library import KEY_TILE
 from appliance.engine.sizing import (
     BLOCK_SIZE,
     CACHE_BYTES_IF_UNKNOWN,
@@ -24,12 +29,13 @@ from appliance.engine.sizing import (
     fit,
     refused_without_memory,
 )
-from appliance.errors import SettingsError, StartupError
+from appliance.errors import ModelRefused, SettingsError, StartupError
 from appliance.file_hashes import FileHasher
 from appliance.metrics import Metrics
 from appliance.model_store import open_model
 from appliance.settings import Settings
-from appliance.wiring import build_demand, load_model
+from appliance.wiring import build_demand, choose_place, load_model
+from tests.kernel_cache import KERNEL_CACHE
 from tests.model_factory import write_model
 
 GIB = 2**30
@@ -154,6 +160,7 @@ def test_a_device_is_chosen_by_what_there_is() -> None:
     "error",
     [
         MemoryError(),
+        OSError(errno.ENOMEM, "Cannot allocate memory"),
         torch.OutOfMemoryError("CUDA out of memory."),
         RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes."),
     ],
@@ -181,6 +188,81 @@ def test_a_cache_beyond_the_machine_ends_a_load_with_one_sentence(tmp_path: Path
     model = open_model(write_model(tmp_path / "m", hidden_size=1024))
     with pytest.raises(SettingsError, match="--kv-cache-tokens is 1000000000"):
         load_model(settings, model, FileHasher(), Metrics())
+
+
+needs_compiler = pytest.mark.skipif(find_compiler() is None, reason="there is no C compiler")
+
+
+@needs_compiler
+def test_the_native_engine_starts_without_torch_and_says_its_name(tmp_path: Path) -> None:
+    """In a process of its own, as this one has torch already."""
+    library = load_library(KERNEL_CACHE).library
+    assert library is not None
+    (tmp_path / "kernels").symlink_to(library.path.parent)
+    script = """
+import sys
+from pathlib import Path
+from appliance.file_hashes import FileHasher
+from appliance.metrics import Metrics
+from appliance.model_store import open_model
+from appliance.settings import Settings
+from appliance.wiring import load_model
+settings = Settings(engine="native", cache_dir=Path(sys.argv[1]), threads=1)
+loaded = load_model(settings, open_model(Path(sys.argv[2])), FileHasher(), Metrics())
+loaded.engine.stop()
+print(loaded.identity.engine, loaded.identity.dtype, loaded.identity.device)
+print([name for name in ("torch", "transformers") if name in sys.modules])
+"""
+    result = subprocess.run(
+        [sys.executable, "-c", script, tmp_path, write_model(tmp_path / "m")],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert result.stdout.splitlines() == ["native bfloat16 cpu", "[]"], result.stderr
+
+
+def load_native(path: Path, **changes: object) -> None:
+    settings = replace(Settings(engine="native"), **changes)  # type: ignore[arg-type]
+    load_model(settings, open_model(path), FileHasher(), Metrics())
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"device": "cuda"}, "--device is cuda .* Use --engine torch, or --device cpu"),
+        ({"dtype": "float32"}, "--dtype is float32 .* Use --engine torch, or --dtype bfloat16"),
+        ({"kv_cache_tokens": 10**9}, "--kv-cache-tokens is 1000000000"),
+    ],
+)
+def test_what_the_native_engine_cannot_do_is_refused_by_name(
+    changes: Mapping[str, object], words: str, tmp_path: Path
+) -> None:
+    with pytest.raises(SettingsError, match=words):
+        load_native(write_model(tmp_path / "m", hidden_size=1024), **changes)
+
+
+def test_the_native_engine_refuses_a_model_of_another_family(tmp_path: Path) -> None:
+    model = replace(open_model(write_model(tmp_path / "m")), native=None)
+    with pytest.raises(ModelRefused, match=r"The native engine .* --engine transformers"):
+        load_model(Settings(engine="native"), model, FileHasher(), Metrics())
+
+
+def test_without_a_compiler_the_native_engine_says_what_to_install(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(SettingsError, match=r"no C compiler: .* Install gcc or clang, or use"):
+        load_native(write_model(tmp_path / "m"), cache_dir=tmp_path)
+
+
+def test_the_native_engine_keeps_two_bytes_an_element_whatever_is_stored(tmp_path: Path) -> None:
+    model = open_model(write_model(tmp_path / "m", dtype="F32"))
+    place = choose_place(Settings(engine="native"), model)
+    assert (place.device, place.dtype) == ("cpu", "bfloat16")
+    demand = build_demand(Settings(engine="native"), model, place.dtype)
+    assert demand.token_bytes == 2 * demand.num_cache_values
+    assert BLOCK_SIZE % KEY_TILE == 0
 
 
 def test_hashing_that_is_interrupted_does_not_read_on(tmp_path: Path) -> None:

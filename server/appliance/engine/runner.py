@@ -12,7 +12,7 @@ from appliance.engine.sequence import Batch, ChunkOutput
 class RunnerInfo:
     """What a loaded runner can do and what it takes; shown at start-up and in /version."""
 
-    name: str  # "torch", "transformers"
+    name: str  # "torch", "transformers", "native"; clients see it in /version
     vocab_size: int
     max_context_tokens: int
     block_size: int

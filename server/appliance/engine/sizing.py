@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from appliance.errors import SettingsError, StartupError
 
-BLOCK_SIZE = 16
+BLOCK_SIZE = 16  # the native kernels read keys and values in tiles of as many tokens
 DEFAULT_CONTEXT_TOKENS = 2048  # for a model that names no limit
 ELEMENT_BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
 
@@ -133,10 +133,10 @@ def choose_threads(wanted: int | None, num_cores: int) -> int:
 
 @contextmanager
 def refused_without_memory() -> Iterator[None]:
-    """Turns what torch raises when memory cannot be had into an error that says what to change."""
+    """Turns what runners raise where memory cannot be had into an error that says what to do."""
     try:
         yield
-    except (MemoryError, RuntimeError) as error:
+    except (MemoryError, RuntimeError, OSError) as error:
         words = str(error).lower()
         if not isinstance(error, MemoryError) and "memory" not in words and "alloc" not in words:
             raise

@@ -1,0 +1,141 @@
+"""Compiles the native kernels once for each compiler and source, and finds them again."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import os
+import platform
+import shutil
+import subprocess
+import tempfile
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+from appliance.engine.kernels.library import NativeLibrary
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+logger = logging.getLogger(__name__)
+
+SOURCE_DIRECTORY = Path(__file__).parent
+COMPILERS = ("cc", "gcc", "clang")
+# Every operation rounds as written: no contraction, nothing of -ffast-math.
+FLAGS = ("-std=gnu11", "-fPIC", "-ffp-contract=off", "-fno-math-errno", "-Wall", "-Wextra")
+LINK_FLAGS = ("-shared", "-pthread", "-lm")
+BUILD_TIMEOUT_S = 300.0
+
+
+class Found(NamedTuple):
+    """The library, or None; and in words how it came about or why there is none."""
+
+    library: NativeLibrary | None
+    reason: str
+
+
+class BuildError(Exception):
+    """The compiler refused."""
+
+
+def load_library(cache_dir: Path | None) -> Found:
+    """The library that came with the package, the one in `cache_dir`, or one compiled into it."""
+    prebuilt = SOURCE_DIRECTORY / f"kernels-{platform.machine()}-{hash_sources()[:16]}.so"
+    if prebuilt.exists():
+        return _open(prebuilt, "came with the package")
+    compiler = find_compiler()
+    if compiler is None:
+        return Found(None, f"there is no C compiler: none of {', '.join(COMPILERS)} is on the PATH")
+    try:
+        directory = private_directory(cache_dir, "kernels")
+        if directory is None:
+            with tempfile.TemporaryDirectory(prefix="appliance-kernels-") as temporary:
+                return _build_and_open(compiler, Path(temporary))
+        return _build_and_open(compiler, directory)
+    except (BuildError, OSError, subprocess.SubprocessError) as error:
+        return Found(None, f"the kernels could not be built with {compiler}: {error}")
+
+
+def find_compiler() -> Path | None:
+    found = (shutil.which(name) for name in COMPILERS)
+    return next((Path(path) for path in found if path is not None), None)
+
+
+def hash_sources() -> str:
+    """Of every source and header and the flags: what a prebuilt library must agree with."""
+    digest = hashlib.sha256(" ".join((*FLAGS, *LINK_FLAGS)).encode())
+    for path in sorted(SOURCE_DIRECTORY.glob("*.[ch]")):
+        content = path.read_bytes()
+        digest.update(f"{path.name} {len(content)} ".encode() + content)
+    return digest.hexdigest()
+
+
+def build(compiler: Path, target: Path, *, extra_flags: Iterable[str] = ()) -> None:
+    """Compile every source side by side and put the library at `target` in one step."""
+    with tempfile.TemporaryDirectory(dir=target.parent, prefix=".building-") as temporary:
+        directory, flags = Path(temporary), [*FLAGS, *extra_flags]
+        sources = sorted(SOURCE_DIRECTORY.glob("*.c"))
+        objects = [directory / f"{source.stem}.o" for source in sources]
+        _run_all(
+            [compiler, *flags, _optimisation(source), "-c", source, "-o", object_]
+            for source, object_ in zip(sources, objects, strict=True)
+        )
+        library = directory / "library.so"
+        _run_all([[compiler, *extra_flags, *objects, *LINK_FLAGS, "-o", library]])
+        library.chmod(0o700)
+        library.replace(target)
+
+
+def _optimisation(source: Path) -> str:
+    """The portable variants exist for their bits; vectorising them takes most of the time."""
+    return "-O1" if source.stem.endswith("_scalar") else "-O3"
+
+
+def _run_all(commands: Iterable[list[Path | str]]) -> None:
+    processes = [
+        subprocess.Popen(  # noqa: S603 - our own sources, and the compiler on the user's PATH
+            command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+        )
+        for command in commands
+    ]
+    outputs = [process.communicate(timeout=BUILD_TIMEOUT_S)[0] for process in processes]
+    for process, output in zip(processes, outputs, strict=True):
+        if process.returncode:
+            raise BuildError(output.strip()[:2000])
+
+
+def _build_and_open(compiler: Path, directory: Path) -> Found:
+    version = subprocess.run(  # noqa: S603
+        [compiler, "--version"], capture_output=True, text=True, check=True, timeout=60
+    ).stdout.splitlines()[0]
+    parts = (hash_sources(), version, platform.machine())
+    key = hashlib.sha256("\n".join(parts).encode()).hexdigest()[:32]
+    target = directory / f"kernels-{key}.so"
+    if target.exists() and (found := _open(target, f"from {target}")).library is not None:
+        return found
+    logger.info("compiling the kernels, once", extra={"target": target, "compiler": version})
+    started_at_s = time.monotonic()
+    build(compiler, target)
+    return _open(target, f"compiled by {version} in {time.monotonic() - started_at_s:.1f} s")
+
+
+def _open(path: Path, how: str) -> Found:
+    try:
+        return Found(NativeLibrary(path), how)
+    except (OSError, AttributeError) as error:  # no library, not for this machine, or a stale one
+        return Found(None, f"{path} cannot be loaded: {error}")
+
+
+def private_directory(cache_dir: Path | None, name: str) -> Path | None:
+    """A directory that nobody else can put code or weights into, or None."""
+    if cache_dir is None:
+        return None
+    directory = cache_dir / name
+    try:
+        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+    except OSError:
+        return None
+    status = directory.stat()
+    is_private = status.st_uid == os.geteuid() and not status.st_mode & 0o022
+    return directory if is_private and os.access(directory, os.W_OK) else None

@@ -1,0 +1,58 @@
+/* Chooses the variant of the linear layers that this CPU runs. */
+#include "linear_layout.h"
+
+#include <string.h>
+
+static int has_avx2(void) {
+#if defined(__x86_64__)
+    return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
+#else
+    return 0;
+#endif
+}
+
+static int has_avx512(void) {
+#if defined(__x86_64__)
+    return has_avx2() && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+           __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512vnni") &&
+           __builtin_cpu_supports("avx512bf16");
+#else
+    return 0;
+#endif
+}
+
+static const linear_variant_t *chosen;
+
+int linear_choose(const char *name) {
+    const linear_variant_t *variant = NULL;
+#if defined(__x86_64__)
+    if (strcmp(name, "avx512") == 0 && has_avx512()) variant = &linear_avx512;
+    if (strcmp(name, "avx2") == 0 && has_avx2()) variant = &linear_avx2;
+#endif
+    if (strcmp(name, "scalar") == 0) variant = &linear_scalar;
+    if (variant) chosen = variant;
+    return variant != NULL;
+}
+
+__attribute__((constructor)) static void choose_best(void) {
+    if (!linear_choose("avx512") && !linear_choose("avx2")) linear_choose("scalar");
+}
+
+const char *linear_variant(void) { return chosen->name; }
+
+size_t weight_size(int32_t kind, int32_t n, int32_t k) { return (size_t)num_tiles(n) * tile_size(kind, k); }
+
+size_t activation_size(int32_t kind, int32_t k) { return row_size(kind, k); }
+
+void weight_pack(const weight_t *w, void *packed, const uint16_t *bf16, int32_t first_tile, int32_t end_tile) {
+    chosen->pack(w, packed, bf16, first_tile, end_tile);
+}
+
+void linear_prepare(int32_t kind, int32_t k, const float *x, void *prepared, int32_t first, int32_t end) {
+    chosen->prepare(kind, k, x, prepared, first, end);
+}
+
+void linear_multiply(const weight_t *w, const void *prepared, float *y, int64_t stride_y, int32_t rows,
+                     int32_t first_tile, int32_t end_tile) {
+    chosen->multiply(w, prepared, y, stride_y, rows, first_tile, end_tile);
+}

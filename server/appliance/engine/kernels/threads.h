@@ -1,0 +1,34 @@
+/* A few threads that share the pieces of one loop at a time. */
+#pragma once
+#include <stdint.h>
+#if defined(__SSE2__)
+#include <xmmintrin.h>
+#endif
+
+/* Rounding to nearest and denormals as they are, whatever another library has set for this thread.
+ * Returns what was set. */
+#define DEFAULT_FLOAT_MODES 0x1f80
+static inline uint32_t set_float_modes(uint32_t modes) {
+#if defined(__SSE2__)
+    uint32_t before = _mm_getcsr();
+    _mm_setcsr(modes);
+    return before;
+#else
+    return modes;
+#endif
+}
+
+typedef struct pool pool_t;
+
+/* Pieces [first, end) of a loop; `thread` is below the pool's number of threads. */
+typedef void work_t(void *context, int32_t thread, int32_t first, int32_t end);
+
+/* The thread that calls pool_share is one of `num_threads`. Null when they cannot be started. */
+pool_t *pool_create(int32_t num_threads);
+void pool_destroy(pool_t *pool);
+int32_t pool_num_threads(const pool_t *pool);
+
+/* Hand out `total` pieces, `grain` at a time, to whichever thread is free; returns when all are done.
+ * One caller at a time. A thread that sleeps or whose core is taken is not waited for, unless it is in
+ * the middle of a piece: the caller goes on alone and the others join where it is. */
+void pool_share(pool_t *pool, int32_t total, int32_t grain, work_t *work, void *context);

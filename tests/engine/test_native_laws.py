@@ -1,0 +1,276 @@
+"""The native engine's law: an answer's bits depend on its own tokens and the weights alone."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import os
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from appliance.engine.engine import Engine
+from appliance.engine.kv_cache import BlockAllocator
+from appliance.engine.sequence import SamplingParams, TokenEvent
+from tests.engine.native_harness import (
+    QUANTIZATIONS,
+    embedded_model,
+    native_library,
+    native_runner,
+    supported_variants,
+)
+from tests.engine.runner_harness import Sequences, random_tokens, run_chunks
+from tests.fakes import FakeObserver
+from tests.model_factory import write_model
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from appliance.engine.sequence import FloatArray
+    from appliance.engine.stream import SequenceStream
+
+MAX_PROMPT, MAX_NEW = 70, 8
+NUM_EXAMPLES = int(os.environ.get("NATIVE_LAW_EXAMPLES", "12"))
+
+
+@dataclass(frozen=True)
+class Request:
+    prompt_ids: tuple[int, ...]
+    params: SamplingParams
+    is_pooled: bool
+    num_steps_before: int  # engine steps between the request before and this one
+
+
+@dataclass(frozen=True)
+class House:
+    """How an engine is set up: nothing here may change a bit."""
+
+    max_batch_tokens: int = 512
+    max_sequences: int = 1
+    num_threads: int = 1
+    block_size: int = 16
+    num_spare_blocks: int = 0
+    num_shuffled: int = 0  # blocks taken and given back beforehand, out of order
+
+
+params_strategy = st.builds(
+    SamplingParams,
+    max_new_tokens=st.integers(0, MAX_NEW),
+    seed=st.integers(0, 2**32),
+    temperature=st.sampled_from([0.0, 0.8]),
+    num_logprobs=st.just(3),
+    num_prompt_logprobs=st.sampled_from([None, 1]),
+)
+request_strategy = st.builds(
+    Request,
+    prompt_ids=st.lists(st.integers(0, 255), min_size=1, max_size=MAX_PROMPT).map(tuple),
+    params=params_strategy,
+    is_pooled=st.sampled_from([False, False, False, True]),
+    num_steps_before=st.integers(0, 3),
+)
+house_strategy = st.builds(
+    House,
+    max_batch_tokens=st.sampled_from([7, 16, 512]),
+    max_sequences=st.integers(1, 7),
+    num_threads=st.sampled_from([1, 2]),
+    block_size=st.sampled_from([16, 32]),
+    num_spare_blocks=st.integers(0, 20),
+    num_shuffled=st.integers(0, 5),
+)
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """Odd sizes on purpose: no dimension a multiple of the vector, windows shorter than prompts."""
+    directory = tmp_path_factory.mktemp("models")
+    odd: dict[str, Any] = {
+        "hidden_size": 40,
+        "intermediate_size": 72,
+        "head_dim": 12,
+        "num_attention_heads": 6,
+    }
+    plain: dict[str, Any] = {"hidden_size": 64, "head_dim": 16, "intermediate_size": 160}
+    return {
+        "plain": write_model(directory / "plain", dtype="BF16", **plain),
+        "odd, qk-norm": write_model(directory / "odd", model_type="qwen3", dtype="BF16", **odd),
+        "window": write_model(
+            directory / "window", model_type="mistral", dtype="BF16", sliding_window=21
+        ),
+    }
+
+
+@pytest.fixture
+def best_variant() -> Iterator[str]:
+    best = supported_variants()[0]
+    yield best
+    native_library().choose_variant(best)
+
+
+def content(event: TokenEvent) -> tuple[object, ...]:
+    embedding = None if event.embedding is None else event.embedding.tobytes()
+    return event.token_id, event.logprobs, event.prompt_logprobs, embedding, event.finish_reason
+
+
+async def answer_all(
+    path: Path,
+    quantization: str,
+    house: House,
+    requests: list[Request],
+    observer: FakeObserver | None = None,
+) -> list[list[tuple[object, ...]]]:
+    """Every answer of a fresh engine, logprobs to the last bit."""
+    num_blocks = -(-(MAX_PROMPT + MAX_NEW) // house.block_size) + house.num_spare_blocks
+    runner = native_runner(
+        path,
+        quantization=quantization,
+        num_threads=house.num_threads,
+        block_size=house.block_size,
+        num_blocks=num_blocks,
+    )
+    engine = Engine(
+        runner,
+        max_batch_tokens=house.max_batch_tokens,
+        max_sequences=house.max_sequences,
+        max_queued=100,
+        queue_timeout_s=1e9,
+        observer=observer or FakeObserver(),
+    )
+    shuffle_blocks(engine._allocator, house.num_shuffled)
+    streams: list[SequenceStream] = []
+    for request in requests:
+        for _ in range(request.num_steps_before):
+            engine.step()
+        streams.append(
+            engine.submit(request.prompt_ids, request.params, is_pooled=request.is_pooled)
+        )
+    while engine.num_running or engine.num_waiting:
+        engine.step()
+    return [[content(event) async for event in stream] for stream in streams]
+
+
+def shuffle_blocks(allocator: BlockAllocator, num_moved: int) -> None:
+    free = allocator._free_blocks
+    free[:] = [*free[num_moved:], *reversed(free[:num_moved])]
+
+
+@pytest.mark.parametrize("quantization", QUANTIZATIONS)
+@pytest.mark.parametrize("name", ["plain", "odd, qk-norm", "window"])
+@settings(
+    max_examples=NUM_EXAMPLES,
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
+)
+@given(house=house_strategy, requests=st.lists(request_strategy, min_size=1, max_size=8))
+def test_no_schedule_changes_an_answer(
+    name: str,
+    quantization: str,
+    models: dict[str, Path],
+    house: House,
+    requests: list[Request],
+) -> None:
+    """Batch size, order, arrival, chunk size, threads, block placement, restart: the same bits."""
+
+    async def scenario() -> None:
+        together = await answer_all(models[name], quantization, house, requests)
+        for request, answer in zip(requests, together, strict=True):
+            (alone,) = await answer_all(models[name], quantization, House(), [request])
+            assert answer == alone
+        backwards = await answer_all(
+            models[name], quantization, replace(house, max_sequences=5), requests[::-1]
+        )
+        assert backwards[::-1] == together
+
+    asyncio.run(scenario())
+
+
+@pytest.mark.parametrize("quantization", QUANTIZATIONS)
+@pytest.mark.parametrize("name", ["plain", "odd, qk-norm", "window"])
+@pytest.mark.parametrize("max_batch_tokens", [7, 512])
+def test_what_lost_its_blocks_and_was_computed_again_keeps_its_bits(
+    max_batch_tokens: int, name: str, quantization: str, models: dict[str, Path]
+) -> None:
+    """Choices of one request and others beside them, in a cache for one: all but one give way."""
+    sampled = SamplingParams(
+        max_new_tokens=40, seed=5, temperature=0.8, num_logprobs=3, num_prompt_logprobs=1
+    )
+    prompts = [*[random_tokens(10)] * 3, random_tokens(14, seed=1), random_tokens(30, seed=2)]
+    requests = [
+        Request(tuple(prompt), replace(sampled, seed=5 + index), False, 0)
+        for index, prompt in enumerate(prompts)
+    ]
+    requests.append(Request(requests[0].prompt_ids, replace(sampled, temperature=0.0), False, 1))
+
+    async def scenario() -> None:
+        observer = FakeObserver()
+        house = House(max_batch_tokens=max_batch_tokens, max_sequences=6, num_threads=2)
+        together = await answer_all(models[name], quantization, house, requests, observer)
+        assert observer.num_preemptions >= 3
+        for request, answer in zip(requests, together, strict=True):
+            (alone,) = await answer_all(models[name], quantization, House(), [request])
+            assert answer == alone
+        assert len({tuple(answer) for answer in together[:3]}) == 3, "each choice has its seed"
+
+    asyncio.run(scenario())
+
+
+@pytest.mark.parametrize("quantization", QUANTIZATIONS)
+def test_the_embedded_model_answers_alike_in_every_house(quantization: str) -> None:
+    path = embedded_model()
+    params = SamplingParams(max_new_tokens=MAX_NEW, seed=7, temperature=0.9, num_logprobs=3)
+    requests = [
+        Request(tuple(random_tokens(length, seed=length)), params, length == 33, length % 3)
+        for length in (1, 5, 16, 17, 33, 64, 70)
+    ]
+
+    async def scenario() -> None:
+        alone = [
+            answer
+            for request in requests
+            for answer in await answer_all(path, quantization, House(), [request])
+        ]
+        for max_batch_tokens, num_threads in itertools.product((7, 16, 512), (1, 2)):
+            house = House(
+                max_batch_tokens=max_batch_tokens,
+                num_threads=num_threads,
+                max_sequences=5,
+                num_spare_blocks=30,
+                num_shuffled=3,
+            )
+            assert await answer_all(path, quantization, house, requests) == alone
+
+    asyncio.run(scenario())
+
+
+@pytest.mark.parametrize("quantization", QUANTIZATIONS)
+@pytest.mark.parametrize("name", ["plain", "odd, qk-norm", "window"])
+def test_every_variant_gives_the_same_bits(
+    name: str, quantization: str, models: dict[str, Path], best_variant: str
+) -> None:
+    assert supported_variants()[0] == best_variant
+    token_ids = random_tokens(MAX_PROMPT)
+    logits: dict[str, FloatArray] = {}
+    for variant in supported_variants():
+        native_library().choose_variant(variant)
+        runner = native_runner(models[name], quantization=quantization)
+        sequence = Sequences(block_size=16).make(token_ids)
+        logits[variant] = run_chunks(runner, sequence, [30, 1, 1, 9, MAX_PROMPT - 41])
+    assert len({rows.tobytes() for rows in logits.values()}) == 1
+
+
+@pytest.mark.parametrize("quantization", QUANTIZATIONS)
+def test_every_variant_gives_the_embedded_model_the_same_bits(
+    quantization: str, best_variant: str
+) -> None:
+    path, found = embedded_model(), set()
+    for variant in supported_variants():
+        native_library().choose_variant(variant)
+        sequence = Sequences(block_size=16).make(random_tokens(90, vocab_size=4096))
+        found.add(
+            run_chunks(native_runner(path, quantization=quantization), sequence, [90]).tobytes()
+        )
+    native_library().choose_variant(best_variant)
+    assert len(found) == 1
