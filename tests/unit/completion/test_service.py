@@ -348,32 +348,17 @@ def test_a_failed_pass_is_an_engine_failure_and_the_next_request_works() -> None
     assert bench.complete().choices[0].text == "fine"
 
 
-def test_who_waits_too_long_is_told_so() -> None:
+@pytest.mark.parametrize("work", ["complete", "embed"])
+def test_who_waits_too_long_is_told_so(work: str) -> None:
     bench = Bench()
     bench.runner.script = ()
 
     async def crowd() -> None:
         running = [bench.engine.submit([5], sampling(), None) for _ in range(2)]
         bench.engine.step()
-        waiting = asyncio.ensure_future(bench.service.complete(request()))
-        await asyncio.sleep(0)
-        bench.clock.advance(31)
-        with pytest.raises(QueueTimeout):
-            await bench.finish(waiting_result(waiting))
-        for stream in running:
-            stream.cancel()
-
-    asyncio.run(crowd())
-
-
-def test_an_embedding_that_waits_too_long_is_told_so() -> None:
-    bench = Bench()
-    bench.runner.script = ()
-
-    async def crowd() -> None:
-        running = [bench.engine.submit([5], sampling(), None) for _ in range(2)]
-        bench.engine.step()
-        waiting = asyncio.ensure_future(bench.service.embed(("late",)))
+        service = bench.service
+        late = service.embed(("late",)) if work == "embed" else service.complete(request())
+        waiting: asyncio.Future[object] = asyncio.ensure_future(late)
         await asyncio.sleep(0)
         bench.clock.advance(31)
         with pytest.raises(QueueTimeout):
