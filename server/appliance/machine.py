@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 
 CGROUP = Path("/sys/fs/cgroup")
+# What the drivers of NVIDIA, of NVIDIA under WSL, and of AMD make.
+ACCELERATOR_DRIVERS = (Path("/dev/nvidiactl"), Path("/dev/dxg"), Path("/dev/kfd"))
 
 
 def wait_passively() -> None:
@@ -35,6 +38,11 @@ def available_memory_bytes(
     if limit.isdigit() and used.isdigit():
         amounts.append(max(int(limit) - int(used), 0))
     return min(amounts, default=None)
+
+
+def has_accelerator_driver(drivers: Sequence[Path] = ACCELERATOR_DRIVERS) -> bool:
+    """Whether it is worth asking torch for a device: that takes a second."""
+    return any(path.exists() for path in drivers)
 
 
 def _read(path: Path) -> str:

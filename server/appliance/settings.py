@@ -56,12 +56,20 @@ class Settings:
     )
     engine: str = setting(
         "auto",
-        "which runner computes; native: own kernels for a CPU, a preview that auto does not choose",
-        choices=("auto", "torch", "transformers", "native"),
+        "which runner computes; auto: native (own kernels for a CPU) where it can, else torch,"
+        " else transformers",
+        choices=("auto", "native", "torch", "transformers"),
     )
     device: str = setting("auto", "where it computes", choices=("auto", "cpu", "cuda"))
     dtype: str = setting(
-        "auto", "arithmetic; auto: as stored", choices=("auto", "float32", "bfloat16")
+        "auto",
+        "arithmetic; auto: bfloat16, and with the torch engine as stored",
+        choices=("auto", "float32", "bfloat16"),
+    )
+    quantization: str = setting(
+        "none",
+        "bits of a weight, fewer for speed; of the native engine alone",
+        choices=("none", "int8", "int4"),
     )
     threads: int | None = setting(
         None, "CPU threads; default: the cores this process may use", low=1, high=1024

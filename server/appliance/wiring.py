@@ -1,4 +1,4 @@
-"""The only file that constructs concrete classes: settings in, a running server out."""
+"""Constructs everything but the runner: settings in, a running server out."""
 
 from __future__ import annotations
 
@@ -17,28 +17,22 @@ from appliance.console.banner import Running, banner
 from appliance.console.terminal import Terminal
 from appliance.engine import sizing
 from appliance.engine.engine import Engine
-from appliance.engine.model.dtype import choose_dtype
-from appliance.errors import ModelRefused, SettingsError
 from appliance.file_hashes import FileHasher
 from appliance.identity import Identity, RunnerFacts, identify
 from appliance.lifecycle import Answering, ApplianceServer, Timing, in_daemon_thread, listen
 from appliance.logs import configure_logging
-from appliance.machine import available_cores, available_memory_bytes, wait_passively
+from appliance.machine import wait_passively
 from appliance.metrics import Metrics
 from appliance.model_store import ModelDirectory, embedded_model_path, open_model
+from appliance.placement import build_demand, build_runner, choose_place
 from appliance.text.chat_template import ChatTemplate
 from appliance.text.grammar import GrammarCompiler
 from appliance.text.tokenizer import Tokenizer
 from appliance.text.tool_calls import detect_tool_format
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-    from pathlib import Path
-
     from appliance.console.ink import Ink
-    from appliance.engine.model.config import ModelConfig
-    from appliance.engine.model.tensor_file import TensorLocation
-    from appliance.engine.runner import Runner, RunnerInfo
+    from appliance.engine.runner import RunnerInfo
     from appliance.settings import Settings
 
 logger = logging.getLogger(__name__)
@@ -122,6 +116,7 @@ class Loaded:
     runner: RunnerInfo
     size: sizing.Size
     max_context_tokens: int
+    note: str | None  # why the engine is not the expected one
 
 
 def load_model(
@@ -129,7 +124,7 @@ def load_model(
 ) -> Loaded:
     """Everything slow about a start; runs in a thread while /health already answers."""
     place = choose_place(settings, model)
-    demand = build_demand(settings, model, place.dtype)
+    demand = build_demand(settings, model, place)
     size = sizing.fit(demand, place.free_bytes)
     if size.wanted_tokens is not None:
         extra = {"max_context_tokens": size.context_tokens, "wanted": size.wanted_tokens}
@@ -164,74 +159,7 @@ def load_model(
         runner=info,
         size=size,
         max_context_tokens=text.max_context_tokens,
-    )
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Place:
-    """Where a runner computes, and in what."""
-
-    device: str
-    dtype: str
-    num_threads: int
-    free_bytes: int | None
-
-
-def choose_place(settings: Settings, model: ModelDirectory) -> Place:
-    """The settings' place, or the best there is; for the native engine torch is not asked."""
-    num_threads = sizing.choose_threads(settings.threads, available_cores())
-    if settings.engine == "native":
-        refuse_for_native(settings, model)
-        device, dtype, memory = "cpu", "bfloat16", None
-    else:
-        memory = cuda_memory_bytes() if settings.device != "cpu" else None
-        device = sizing.choose_device(settings.device, has_cuda=memory is not None)
-        dtype = choose_dtype(settings.dtype, model.dtype, device)
-    return Place(
-        device=device,
-        dtype=dtype,
-        num_threads=num_threads,
-        free_bytes=available_memory_bytes() if device == "cpu" else memory,
-    )
-
-
-def refuse_for_native(settings: Settings, model: ModelDirectory) -> None:
-    if model.native is None:
-        raise ModelRefused(
-            f"The native engine does not know models of type {model.model_type}. "
-            "Leave --engine at auto, or use --engine transformers."
-        )
-    if settings.device == "cuda":
-        raise SettingsError(
-            "--device is cuda and --engine is native, which computes on CPUs alone. "
-            "Use --engine torch, or --device cpu."
-        )
-    if settings.dtype == "float32":
-        raise SettingsError(
-            "--dtype is float32 and --engine is native, which computes in bfloat16 alone. "
-            "Use --engine torch, or --dtype bfloat16."
-        )
-
-
-def cuda_memory_bytes() -> int | None:
-    """What is free on the first CUDA device; None without one."""
-    import torch
-
-    return torch.cuda.mem_get_info("cuda:0")[0] if torch.cuda.is_available() else None
-
-
-def build_demand(settings: Settings, model: ModelDirectory, dtype: str) -> sizing.Demand:
-    native = model.native
-    return sizing.Demand(
-        model_context_tokens=model.max_context_tokens,
-        max_context_tokens=settings.max_context_tokens,
-        max_sequences=settings.max_sequences,
-        kv_cache_tokens=settings.kv_cache_tokens,
-        num_cache_values=native.num_cache_values_per_token
-        if native is not None
-        else sizing.estimate_cache_values(model.config),
-        num_parameters=model.num_parameters,
-        dtype=dtype,
+        note=place.note,
     )
 
 
@@ -263,81 +191,6 @@ def build_text_model(model: ModelDirectory, info: RunnerInfo, context: int) -> T
     )
 
 
-def build_runner(
-    settings: Settings,
-    model: ModelDirectory,
-    place: Place,
-    demand: sizing.Demand,
-    size: sizing.Size,
-) -> Runner:
-    """The fastest runner that knows the model, or the one the settings name."""
-    if settings.engine == "torch" and model.native is None:
-        raise ModelRefused(
-            f"The torch engine does not know models of type {model.model_type}. "
-            "Leave --engine at auto, or use --engine transformers."
-        )
-    if model.native is not None and settings.engine == "native":
-        sizing.check_room(demand, place.free_bytes)
-        return build_native_runner(model.native, model.tensors, settings.cache_dir, place, size)
-    if model.native is not None and settings.engine != "transformers":
-        from appliance.engine.torch_runner import TorchRunner
-
-        sizing.check_room(demand, place.free_bytes)
-        return TorchRunner(
-            model.native,
-            model.tensors,
-            device=place.device,
-            dtype=place.dtype,
-            block_size=sizing.BLOCK_SIZE,
-            num_blocks=size.num_blocks,
-            num_threads=place.num_threads,
-        )
-    from appliance.engine.transformers_runner import TransformersRunner, is_known_to_transformers
-
-    if not is_known_to_transformers(model.model_type):
-        raise ModelRefused(
-            f"Models of type {model.model_type} are not among those that this release can run: the "
-            "Llama family, Mistral, Qwen 2 and 3, and every causal model that transformers knows."
-        )
-    return TransformersRunner(
-        model.path,
-        device=place.device,
-        dtype=place.dtype,
-        block_size=sizing.BLOCK_SIZE,
-        num_blocks=size.num_blocks,
-        num_threads=place.num_threads,
-    )
-
-
-def build_native_runner(
-    config: ModelConfig,
-    tensors: Mapping[str, TensorLocation],
-    cache_dir: Path | None,
-    place: Place,
-    size: sizing.Size,
-) -> Runner:
-    """Without a cache directory the kernels are compiled, and the weights packed, at each start."""
-    from appliance.engine.kernels.build import load_library
-    from appliance.engine.native_runner import NativeRunner
-
-    library, reason = load_library(cache_dir)
-    if library is None:
-        raise SettingsError(
-            f"--engine is native and {reason.rstrip('.')}. "
-            "Install gcc or clang, or use --engine torch."
-        )
-    logger.debug("kernels loaded", extra={"how": reason, "variant": library.variant})
-    return NativeRunner(
-        library,
-        config,
-        tensors,
-        block_size=sizing.BLOCK_SIZE,
-        num_blocks=size.num_blocks,
-        num_threads=place.num_threads,
-        cache_dir=cache_dir,
-    )
-
-
 async def probe(service: CompletionService) -> None:
     """A short completion: ready means that a token was computed, recovered too."""
     await service.complete(
@@ -357,6 +210,7 @@ def running_facts(settings: Settings, loaded: Loaded, port: int, load_time_s: fl
         dtype=runner.dtype,
         device=runner.device,
         runner=runner.name,
+        note=loaded.note,
         threads=runner.num_threads,
         generation=identity.generation,
         hashes={name: digest for name, digest in identity.short().items() if digest},

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from appliance.machine import available_cores, available_memory_bytes
+from appliance.machine import available_cores, available_memory_bytes, has_accelerator_driver
 
 
 def test_a_cpu_quota_is_rounded_down_but_never_below_one(tmp_path: Path) -> None:
@@ -34,3 +34,10 @@ def test_memory_is_the_smaller_of_the_machine_and_the_container(
 
 def test_a_system_that_does_not_tell_its_memory_gives_none(tmp_path: Path) -> None:
     assert available_memory_bytes(tmp_path, tmp_path / "absent") is None
+
+
+def test_a_device_is_worth_asking_for_where_a_driver_made_its_file(tmp_path: Path) -> None:
+    driver = tmp_path / "nvidiactl"
+    assert not has_accelerator_driver([driver])
+    driver.touch()
+    assert has_accelerator_driver([tmp_path / "other", driver])

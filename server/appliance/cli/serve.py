@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 GROUPS = {
     "model": ("model_path", "model_name", "generation"),
     "network": ("host", "port", "allowed_hosts", "max_body_bytes"),
-    "computing": ("engine", "device", "dtype", "threads"),
+    "computing": ("engine", "device", "dtype", "quantization", "threads"),
     "load": (
         "max_context_tokens",
         "kv_cache_tokens",
@@ -66,7 +66,7 @@ def add_parser(commands: Commands) -> None:
 
 def run(arguments: argparse.Namespace, environ: Mapping[str, str]) -> int:
     settings = load_settings(server_variables(environ), **given(arguments))
-    from appliance.wiring import serve  # takes a second: torch and FastAPI
+    from appliance.wiring import serve  # takes a while: FastAPI
 
     return serve(settings, Ink.of(sys.stderr, environ))
 

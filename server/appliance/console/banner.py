@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 LABEL_WIDTH = 12
 ROOM = 80 - 2 - LABEL_WIDTH  # beside a label, in a terminal of 80 columns
 SHORT_HASH_LENGTH = 12
+QUANTIZED = ("int8", "int4")
 DEFAULT_PORT = 8000
 EVERY_INTERFACE = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}  # noqa: S104 - compared, not bound
 
@@ -32,6 +33,7 @@ class Running:
     device: str
     runner: str
     threads: int
+    note: str | None = None  # on the choice of the runner
     generation: str | None = None
     hashes: Mapping[str, str | None] = field(default_factory=dict)
     load_time_s: float | None = None
@@ -76,7 +78,10 @@ def model_rows(running: Running, ink: Ink) -> Iterator[str]:
     where = f"{running.device}, {threads}" if running.device == "cpu" else running.device
     size = f", {count(running.num_parameters)} parameters, {megabytes(running.weight_bytes)}"
     yield row(ink, "model", shorten(running.model, ROOM - len(size)) + size)
-    yield row(ink, "computing", f"{running.dtype} on {where}, {running.runner} runner")
+    kind = f"{running.dtype} weights" if running.dtype in QUANTIZED else running.dtype
+    yield row(ink, "computing", f"{kind} on {where}, {running.runner} runner")
+    if running.note is not None:
+        yield row(ink, "", shorten(running.note, ROOM))
     if running.wanted_context_tokens is not None:
         found, wanted = running.max_context_tokens, running.wanted_context_tokens
         yield row(

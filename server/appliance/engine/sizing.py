@@ -11,6 +11,7 @@ from appliance.errors import SettingsError, StartupError
 BLOCK_SIZE = 16  # the native kernels read keys and values in tiles of as many tokens
 DEFAULT_CONTEXT_TOKENS = 2048  # for a model that names no limit
 ELEMENT_BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
+QUANTIZED_BYTES = {"int8": 1.1, "int4": 0.6}
 
 CACHE_SHARE_OF_MEMORY = 0.25
 CACHE_BYTES_IF_UNKNOWN = 2**30  # where the system does not tell its memory
@@ -37,8 +38,8 @@ class Demand:
     max_sequences: int
     kv_cache_tokens: int | None  # None: as many as fit
     num_cache_values: int  # of one token, over all layers
-    num_parameters: int
-    dtype: str
+    weight_bytes: int
+    dtype: str  # of the cache
 
     @property
     def token_bytes(self) -> int:
@@ -71,12 +72,17 @@ def fit(demand: Demand, free_bytes: int | None) -> Size:
         return Size(context_tokens=context, cache_tokens=demand.kv_cache_tokens)
     room = CACHE_BYTES_IF_UNKNOWN
     if free_bytes is not None:
-        weight_bytes = demand.num_parameters * ELEMENT_BYTES[demand.dtype]
-        room = int(max(free_bytes - weight_bytes, 0) * CACHE_SHARE_OF_MEMORY)
+        room = int(max(free_bytes - demand.weight_bytes, 0) * CACHE_SHARE_OF_MEMORY)
     fitting = max(room // demand.token_bytes // BLOCK_SIZE * BLOCK_SIZE, MIN_CACHE_TOKENS)
     if fitting < context:
         return Size(context_tokens=fitting, cache_tokens=fitting, wanted_tokens=context)
     return Size(context_tokens=context, cache_tokens=min(context * demand.max_sequences, fitting))
+
+
+def weight_bytes(num_parameters: int, dtype: str, quantization: str = "none") -> int:
+    """About what the weights take, their scales included."""
+    element_bytes = QUANTIZED_BYTES.get(quantization, ELEMENT_BYTES[dtype])
+    return int(num_parameters * element_bytes)
 
 
 def check_room(demand: Demand, free_bytes: int | None) -> None:

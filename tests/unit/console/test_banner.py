@@ -86,6 +86,13 @@ def test_it_says_when_a_context_was_shortened() -> None:
     assert "  context     45,056 tokens, not 131,072: " in banner(running, PLAIN)
 
 
+def test_it_says_how_many_bits_weights_have_and_why_an_engine_was_not_taken() -> None:
+    running = replace(RUNNING, dtype="int8", note="not native: there is no C compiler")
+    lines = banner(running, PLAIN).splitlines()
+    index = lines.index("  computing   int8 weights on cpu, 2 threads, torch runner")
+    assert lines[index + 1] == "              not native: there is no C compiler"
+
+
 def test_its_curl_line_is_one_shell_command_with_a_json_body() -> None:
     text = banner(RUNNING, PLAIN)
     command = text[text.index("curl ") : text.index("\n\n  stop")]

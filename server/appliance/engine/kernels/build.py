@@ -46,7 +46,7 @@ def load_library(cache_dir: Path | None) -> Found:
         return _open(prebuilt, "came with the package")
     compiler = find_compiler()
     if compiler is None:
-        return Found(None, f"there is no C compiler: none of {', '.join(COMPILERS)} is on the PATH")
+        return Found(None, "there is no C compiler on the PATH (cc, gcc or clang)")
     try:
         directory = private_directory(cache_dir, "kernels")
         if directory is None:
