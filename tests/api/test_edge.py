@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import http.client
 import json
 import logging
 import socket
@@ -62,6 +63,24 @@ def test_a_stream_is_named(http: httpx2.Client) -> None:
         "/generate", json={"prompt": "Hi", "stream": True}, headers={"X-Request-Id": "mine"}
     )
     assert response.headers["x-request-id"] == "mine"
+
+
+def test_a_kept_connection_ends_with_the_first_answer_of_a_drain(fake_server: FakeServer) -> None:
+    connection = http.client.HTTPConnection("127.0.0.1", fake_server.port, timeout=10)
+    with contextlib.closing(connection):
+        assert not ends_connection(connection)
+        fake_server.state.drain()
+        try:
+            assert ends_connection(connection)
+        finally:
+            fake_server.state.recover()
+
+
+def ends_connection(connection: http.client.HTTPConnection) -> bool:
+    connection.request("GET", "/livez")
+    with connection.getresponse() as response:
+        response.read()
+        return response.will_close
 
 
 def test_other_sites_get_no_permission(http: httpx2.Client) -> None:

@@ -28,10 +28,11 @@ WILDCARD_ADDRESSES = frozenset({"", "0.0.0.0", "::"})  # noqa: S104 - compared, 
 class Answer:
     """What has been sent in answer to a request; names the request in its headers."""
 
-    def __init__(self, send: Send, request_id: str) -> None:
+    def __init__(self, send: Send, request_id: str, state: ApplianceState) -> None:
         self.request_id = request_id
         self.status: int | None = None
         self._send = send
+        self._state = state
 
     async def send(self, message: Message) -> None:
         if message["type"] == "http.response.start":
@@ -39,6 +40,10 @@ class Answer:
             headers = MutableHeaders(scope=message)
             headers["X-Request-Id"] = self.request_id
             headers["X-Content-Type-Options"] = "nosniff"
+            # A connection that is kept would bring the client's next request here, past any load
+            # balancer, until one of them is refused.
+            if self._state.status == "draining":
+                headers["Connection"] = "close"
         await self._send(message)
 
 
@@ -76,7 +81,7 @@ class Edge:
         if scope["method"] == "HEAD":  # as GET; the server leaves out the body
             scope = {**scope, "method": "GET"}
         headers = Headers(scope=scope)
-        answer = Answer(send, choose_request_id(headers.get("x-request-id")))
+        answer = Answer(send, choose_request_id(headers.get("x-request-id")), self.state)
         work = Work(receive, self.state)
         scope["request_id"] = answer.request_id
         token = logs.request_id.set(answer.request_id)
