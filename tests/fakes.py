@@ -42,7 +42,8 @@ class FakeRunner:
 
     It keeps the token ids themselves where a real runner keeps keys and values, reads every prefix
     back through the block table, and notes a fault wherever that is not what the sequence holds,
-    and wherever a chunk does not go on where its sequence was, or begin anew after a release.
+    and wherever a chunk does not go on where its sequence was, or where blocks that others computed
+    end, or begin anew after a release.
 
     With `script`, greedy decoding says the script, token by token, then its last token for ever.
     """
@@ -55,6 +56,7 @@ class FakeRunner:
         num_blocks: int = 64,
         max_context_tokens: int = 128,
         script: Iterable[int] = (),
+        has_fixed_arithmetic: bool = True,
     ) -> None:
         self.info = RunnerInfo(
             name="fake",
@@ -67,6 +69,7 @@ class FakeRunner:
             device="cpu",
             dtype="float32",
             num_threads=1,
+            has_fixed_arithmetic=has_fixed_arithmetic,
         )
         self.script = tuple(script)
         self.faults: list[str] = []
@@ -85,7 +88,9 @@ class FakeRunner:
         if self.num_failures_left:
             self.num_failures_left -= 1
             raise RuntimeError("the fake runner was told to fail")
-        for chunk in batch.chunks:  # all writes before all reads: a shared block shows
+        if all(chunk.length == 1 for chunk in batch.chunks):  # as in the native kernels
+            return [self._compute(chunk) for chunk in batch.chunks if self._write(chunk)]
+        for chunk in batch.chunks:  # all writes before all reads: a block that two write shows
             self._write(chunk)
         return [self._compute(chunk) for chunk in batch.chunks]
 
@@ -103,14 +108,17 @@ class FakeRunner:
         ids = np.array(list(token_ids), dtype=np.int64)
         return (self._hidden_sum(ids, 0) / len(ids)).astype(np.float32)
 
-    def _write(self, chunk: Chunk) -> None:
+    def _write(self, chunk: Chunk) -> bool:
         block_size, sequence_id = self.info.block_size, chunk.sequence.sequence_id
-        if chunk.start != self._num_computed.get(sequence_id, 0):
+        num_skipped = chunk.start - self._num_computed.get(sequence_id, 0)
+        is_whole = chunk.start % block_size == 0  # what was skipped lies in blocks of others
+        if num_skipped < 0 or (num_skipped and not (is_whole and self.info.has_fixed_arithmetic)):
             self.faults.append(f"sequence {sequence_id} is not computed in order")
         self._num_computed[sequence_id] = chunk.start + chunk.length
         for position, token_id in enumerate(chunk.token_ids, start=chunk.start):
             block = chunk.sequence.block_table[position // block_size]
             self._slots[block, position % block_size] = token_id
+        return True
 
     def _compute(self, chunk: Chunk) -> ChunkOutput:
         sequence, end = chunk.sequence, chunk.start + chunk.length
@@ -152,10 +160,14 @@ class FakeObserver:
     first_delays_s: list[float] = field(default_factory=list)
     intervals_s: list[float] = field(default_factory=list)
     num_preemptions: int = 0
+    num_reused_tokens: int = 0
     ends: list[FinishReason] = field(default_factory=list)
 
     def on_start(self, num_prompt_tokens: int, /) -> None:
         self.prompts.append(num_prompt_tokens)
+
+    def on_reuse(self, num_tokens: int, /) -> None:
+        self.num_reused_tokens += num_tokens
 
     def on_step(self, num_tokens: int, duration_s: float, /) -> None:
         self.steps.append((num_tokens, duration_s))

@@ -77,6 +77,10 @@ class Metrics:
         self._prompt_tokens = self._counter(
             "appliance_prompt_tokens_total", "Tokens of prompts whose computation began."
         )
+        self._reused_tokens = self._counter(
+            "appliance_reused_tokens_total",
+            "Tokens whose keys and values were found in the cache, and not computed again.",
+        )
         self._generated_tokens = self._counter(
             "appliance_generated_tokens_total", "Tokens sampled for answers."
         )
@@ -150,6 +154,9 @@ class Metrics:
     def on_start(self, num_prompt_tokens: int, /) -> None:
         """The engine's observer, to `on_end`: a sequence is computed for the first time."""
         self._prompt_tokens.inc(num_prompt_tokens)
+
+    def on_reuse(self, num_tokens: int, /) -> None:
+        self._reused_tokens.inc(num_tokens)
 
     def on_step(self, num_tokens: int, duration_s: float, /) -> None:
         self._step_tokens.observe(num_tokens)

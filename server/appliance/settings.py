@@ -84,6 +84,11 @@ class Settings:
         512, "tokens one forward pass computes at most", low=16, high=10**6
     )
     max_sequences: int = setting(32, "sequences that decode at the same time", low=1, high=10_000)
+    prefix_cache: str = setting(
+        "on",
+        "compute what several prompts begin with once; only where that changes no bit of an answer",
+        choices=("on", "off"),
+    )
     max_queued: int = setting(
         256, "sequences that wait at most; more are answered 503", low=0, high=10**6
     )

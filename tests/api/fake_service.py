@@ -25,6 +25,7 @@ Script = Callable[[CompletionRequest], Sequence[Delta | Exception]]
 
 PIECES = ("Hello", " there", "!")
 NUM_PROMPT_TOKENS = 5
+NUM_CACHED_TOKENS = 2
 FORBIDDEN_TOKEN = 1_000_000
 
 
@@ -172,7 +173,11 @@ class FakeStream(CompletionStream):
 
     @property
     def usage(self) -> Usage:
-        return Usage(prompt_tokens=NUM_PROMPT_TOKENS, completion_tokens=self._num_deltas)
+        return Usage(
+            prompt_tokens=NUM_PROMPT_TOKENS,
+            completion_tokens=self._num_deltas,
+            cached_tokens=NUM_CACHED_TOKENS,
+        )
 
     async def aclose(self) -> None:
         self.is_closed = True

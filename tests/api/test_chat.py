@@ -20,6 +20,13 @@ TOOL = {
     "function": {"name": "f", "description": "d", "parameters": {"type": "object"}},
 }
 
+USAGE = {
+    "prompt_tokens": 5,
+    "completion_tokens": 3,
+    "total_tokens": 8,
+    "prompt_tokens_details": {"cached_tokens": 2},
+}
+
 
 def ask(http: httpx2.Client, **fields: Any) -> httpx2.Response:
     response = http.post(PATH, json={"model": MODEL, "messages": [USER]} | fields)
@@ -61,7 +68,7 @@ def test_a_whole_answer_has_the_shape_of_openais(http: httpx2.Client) -> None:
                 "finish_reason": "stop",
             }
         ],
-        "usage": {"prompt_tokens": 5, "completion_tokens": 3, "total_tokens": 8},
+        "usage": USAGE,
     }
 
 
@@ -87,7 +94,7 @@ def test_usage_comes_last_and_is_null_before(http: httpx2.Client) -> None:
     *chunks, last, _ = read_events(ask(http, stream=True, stream_options={"include_usage": True}))
     assert all(chunk["usage"] is None for chunk in chunks)
     assert last["choices"] == []
-    assert last["usage"] == {"prompt_tokens": 5, "completion_tokens": 3, "total_tokens": 8}
+    assert last["usage"] == USAGE
     assert last["id"] == chunks[0]["id"]
 
 
@@ -300,3 +307,16 @@ def test_what_changes_nothing_is_accepted(
     ask(http, **fields)
     [request] = service.requests
     assert (request.n, request.temperature, request.stop) == (1, None, ())
+
+
+def test_computed_prompts_are_shared_by_those_with_the_same_key(
+    http: httpx2.Client, service: FakeService
+) -> None:
+    for key in ("one", "one", "another"):
+        body = {"model": MODEL, "messages": [USER]}
+        http.post(PATH, json=body, headers={"Authorization": f"Bearer {key}"})
+    ask(http)
+    salts = [request.cache_salt for request in service.requests]
+    assert salts[0] == salts[1]
+    assert len(set(salts)) == 3
+    assert b"one" not in salts[0]

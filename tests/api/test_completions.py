@@ -43,7 +43,12 @@ def test_a_whole_answer_has_the_shape_of_openais(http: httpx2.Client) -> None:
         "choices": [
             {"index": 0, "text": "Hello there!", "logprobs": None, "finish_reason": "stop"}
         ],
-        "usage": {"prompt_tokens": 5, "completion_tokens": 3, "total_tokens": 8},
+        "usage": {
+            "prompt_tokens": 5,
+            "completion_tokens": 3,
+            "total_tokens": 8,
+            "prompt_tokens_details": {"cached_tokens": 2},
+        },
     }
 
 
@@ -97,7 +102,12 @@ def test_choices_are_numbered_prompt_by_prompt(
 
 
 def test_the_usage_of_all_prompts_is_added_up(http: httpx2.Client) -> None:
-    expected = {"prompt_tokens": 10, "completion_tokens": 6, "total_tokens": 16}
+    expected = {
+        "prompt_tokens": 10,
+        "completion_tokens": 6,
+        "total_tokens": 16,
+        "prompt_tokens_details": {"cached_tokens": 4},
+    }
     assert ask(http, prompt=["a", "b"]).json()["usage"] == expected
     options = {"stream": True, "stream_options": {"include_usage": True}}
     assert read_events(ask(http, prompt=["a", "b"], **options))[-2]["usage"] == expected

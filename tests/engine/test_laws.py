@@ -24,6 +24,7 @@ class Request:
     params: SamplingParams
     is_pooled: bool = False
     answer: tuple[int, ...] | None = None  # the only one that its grammar allows
+    cache_salt: bytes = b""
 
 
 @dataclass(frozen=True)
@@ -85,12 +86,20 @@ def requests(
         num_prompt_logprobs=st.sampled_from([None, None, 2]),
     )
     answer = st.lists(st.integers(0, 63), min_size=MAX_NEW, max_size=MAX_NEW).map(tuple)
+    fresh = st.lists(st.integers(0, 63), min_size=1, max_size=max_prompt)
+    related = st.builds(  # to one of two stems, so that prompts begin alike
+        lambda stem, length, tail: ([*range(stem, stem + length), *tail])[:max_prompt],
+        st.sampled_from([0, 32]),
+        st.integers(1, max_prompt),
+        st.lists(st.integers(0, 63), max_size=6),
+    )
     return st.builds(
         Request,
-        prompt_ids=st.lists(st.integers(0, 63), min_size=1, max_size=max_prompt).map(tuple),
+        prompt_ids=st.one_of(fresh, related, related).map(tuple),
         params=params,
         is_pooled=st.sampled_from([False, False, False, True]),
         answer=st.none() | st.none() | answer,
+        cache_salt=st.sampled_from([b"", b"", b"", b"another key"]),
     )
 
 
@@ -165,7 +174,11 @@ class Play:
                 self.requests.append(action)
                 self.streams.append(
                     self.engine.submit(
-                        action.prompt_ids, action.params, constraint, is_pooled=action.is_pooled
+                        action.prompt_ids,
+                        action.params,
+                        constraint,
+                        is_pooled=action.is_pooled,
+                        cache_salt=action.cache_salt,
                     )
                 )
             case Cancel() if self.streams:
@@ -200,6 +213,9 @@ class Play:
             num_blocks = len(sequence.block_table)
             assert num_blocks * allocator.block_size >= sequence.num_cached_tokens
             assert num_blocks <= -(-len(sequence.token_ids) // allocator.block_size)
+        for sequence in running:
+            known = allocator._digest_of.keys() & set(sequence.block_table)
+            assert {allocator._digest_of[block] for block in known} <= set(sequence.block_digests)
         assert scheduler.num_running <= self.house.max_sequences
         ids = [sequence.sequence_id for sequence in scheduler.sequences]
         assert ids == sorted(ids), "who runs came before who waits, all in order of arrival"
@@ -367,5 +383,42 @@ def test_a_cramped_house_preempts_and_changes_no_answer() -> None:
         for request, events in zip(play.requests, await play.collect(), strict=True):
             alone = await answer_alone(request)
             assert [content(event) for event in events] == [content(event) for event in alone]
+
+    asyncio.run(scenario())
+
+
+def test_prompts_that_begin_alike_are_computed_once_and_answered_alike() -> None:
+    """What makes sure that the laws above have seen the cache at work."""
+
+    async def scenario() -> None:
+        play = Play(House(block_size=4, num_spare_blocks=40, max_batch_tokens=32, max_sequences=4))
+        params = SamplingParams(max_new_tokens=3, seed=1)
+        for tail in range(6):
+            play.act(Request((*range(20), 40 + tail), params))
+        play.act(Request((*range(20), 40), params, cache_salt=b"another key"))
+        play.run_dry()
+        assert play.observer.num_reused_tokens == 5 * 20
+        answers = await play.collect()
+        for request, events in zip(play.requests, answers, strict=True):
+            alone = await answer_alone(request)
+            assert [content(event) for event in events] == [content(event) for event in alone]
+        assert [events[0].num_reused_tokens for events in answers] == [0, 20, 20, 20, 20, 20, 0]
+
+    asyncio.run(scenario())
+
+
+def test_a_failed_pass_leaves_nothing_to_be_found() -> None:
+    async def scenario() -> None:
+        play = Play(House(block_size=4, num_spare_blocks=9, max_batch_tokens=64, max_sequences=4))
+        request = Request(tuple(range(20)), SamplingParams(max_new_tokens=1, seed=1))
+        play.act(Fail())
+        play.act(request)
+        play.act(request)
+        play.step()
+        play.act(request)
+        play.run_dry()
+        answers = await play.collect()
+        assert [events[-1].finish_reason for events in answers[:2]] == [FinishReason.FAILED] * 2
+        assert answers[2][0].num_reused_tokens == 0
 
     asyncio.run(scenario())

@@ -55,6 +55,7 @@ class House:
     block_size: int = 16
     num_spare_blocks: int = 0
     num_shuffled: int = 0  # blocks taken and given back beforehand, out of order
+    shares_prefixes: bool = False
 
 
 params_strategy = st.builds(
@@ -63,11 +64,16 @@ params_strategy = st.builds(
     seed=st.integers(0, 2**32),
     temperature=st.sampled_from([0.0, 0.8]),
     num_logprobs=st.just(3),
-    num_prompt_logprobs=st.sampled_from([None, 1]),
+    num_prompt_logprobs=st.sampled_from([None, None, 1]),
 )
 request_strategy = st.builds(
     Request,
-    prompt_ids=st.lists(st.integers(0, 255), min_size=1, max_size=MAX_PROMPT).map(tuple),
+    prompt_ids=st.builds(  # half of them begin alike
+        lambda stem, length, tail: (*range(stem, stem + length), *tail)[:MAX_PROMPT],
+        st.sampled_from([0, 100]),
+        st.integers(0, 60),
+        st.lists(st.integers(0, 255), min_size=1, max_size=MAX_PROMPT),
+    ),
     params=params_strategy,
     is_pooled=st.sampled_from([False, False, False, True]),
     num_steps_before=st.integers(0, 3),
@@ -80,6 +86,7 @@ house_strategy = st.builds(
     block_size=st.sampled_from([16, 32]),
     num_spare_blocks=st.integers(0, 20),
     num_shuffled=st.integers(0, 5),
+    shares_prefixes=st.sampled_from([True, True, False]),
 )
 
 
@@ -137,6 +144,7 @@ async def answer_all(
         max_sequences=house.max_sequences,
         max_queued=100,
         queue_timeout_s=1e9,
+        shares_prefixes=house.shares_prefixes,
         observer=observer or FakeObserver(),
     )
     shuffle_blocks(engine._allocator, house.num_shuffled)
@@ -153,7 +161,7 @@ async def answer_all(
 
 
 def shuffle_blocks(allocator: BlockAllocator, num_moved: int) -> None:
-    free = allocator._free_blocks
+    free = allocator._blank_blocks
     free[:] = [*free[num_moved:], *reversed(free[:num_moved])]
 
 
@@ -172,7 +180,7 @@ def test_no_schedule_changes_an_answer(
     house: House,
     requests: list[Request],
 ) -> None:
-    """Batch size, order, arrival, chunk size, threads, block placement, restart: the same bits."""
+    """Batch size, order, arrival, chunk size, threads, block placement, prefix hits, restart."""
 
     async def scenario() -> None:
         together = await answer_all(models[name], quantization, house, requests)
@@ -218,6 +226,40 @@ def test_what_lost_its_blocks_and_was_computed_again_keeps_its_bits(
 
 
 @pytest.mark.parametrize("quantization", QUANTIZATIONS)
+@pytest.mark.parametrize("name", ["plain", "odd, qk-norm", "window"])
+@pytest.mark.parametrize("max_batch_tokens", [7, 512])
+def test_a_prefix_found_in_the_cache_changes_no_bit(
+    max_batch_tokens: int, name: str, quantization: str, models: dict[str, Path]
+) -> None:
+    """Beginnings found whole, in part, in the same batch, and after their sequence ended."""
+    stem = random_tokens(64)
+    params = SamplingParams(max_new_tokens=6, seed=3, temperature=0.8, num_logprobs=3)
+    requests = [
+        Request((*stem[:length], *random_tokens(5, seed=length)), params, False, num_steps)
+        for length, num_steps in ((64, 0), (64, 0), (33, 2), (48, 30), (16, 0), (15, 1))
+    ]
+
+    async def scenario() -> None:
+        observer = FakeObserver()
+        house = House(
+            max_batch_tokens=max_batch_tokens,
+            max_sequences=3,
+            num_threads=2,
+            num_spare_blocks=30,
+            shares_prefixes=True,
+        )
+        found = await answer_all(models[name], quantization, house, requests, observer)
+        assert observer.num_reused_tokens >= 64 + 32 + 48 + 16
+        assert found == [
+            answer
+            for request in requests
+            for answer in await answer_all(models[name], quantization, House(), [request])
+        ]
+
+    asyncio.run(scenario())
+
+
+@pytest.mark.parametrize("quantization", QUANTIZATIONS)
 def test_the_embedded_model_answers_alike_in_every_house(quantization: str) -> None:
     path = embedded_model()
     params = SamplingParams(max_new_tokens=MAX_NEW, seed=7, temperature=0.9, num_logprobs=3)
@@ -239,6 +281,7 @@ def test_the_embedded_model_answers_alike_in_every_house(quantization: str) -> N
                 max_sequences=5,
                 num_spare_blocks=30,
                 num_shuffled=3,
+                shares_prefixes=True,
             )
             assert await answer_all(path, quantization, house, requests) == alone
 

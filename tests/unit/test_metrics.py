@@ -44,10 +44,12 @@ def test_requests_are_counted_by_route_and_status() -> None:
 def test_tokens_are_counted_as_they_come() -> None:
     metrics = Metrics()
     metrics.on_start(12)
+    metrics.on_reuse(8)
     metrics.on_first_token(0.2)
     metrics.on_next_token(0.02)
     metrics.on_next_token(0.03)
     assert value(metrics, "appliance_prompt_tokens_total") == 12
+    assert value(metrics, "appliance_reused_tokens_total") == 8
     assert value(metrics, "appliance_generated_tokens_total") == 3
     assert value(metrics, "appliance_first_token_seconds_count") == 1
     assert value(metrics, "appliance_token_interval_seconds_sum") == pytest.approx(0.05)

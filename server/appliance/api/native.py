@@ -11,7 +11,13 @@ from starlette.responses import Response
 
 from appliance.api import examples
 from appliance.api.fields import MAX_COUNT, SamplingModel
-from appliance.api.route import ERRORS, JsonRoute, RequestIdDependency, StateDependency
+from appliance.api.route import (
+    ERRORS,
+    CacheSaltDependency,
+    JsonRoute,
+    RequestIdDependency,
+    StateDependency,
+)
 from appliance.api.sse import DONE, json_bytes, start_stream
 from appliance.api.state import ApplianceState
 from appliance.api.usage import UsageObject, usage_dict
@@ -85,11 +91,12 @@ async def generate(
     body: Annotated[GenerateRequest, Body(openapi_examples=examples.GENERATE)],
     state: StateDependency,
     request_id: RequestIdDependency,
+    cache_salt: CacheSaltDependency,
 ) -> Response:
     """Continues `prompt`. `generated_text` is the continuation alone: with `stream` its pieces add
     up to it, and the client has the prompt already. `return_full_text` puts the prompt in front."""
     service, identity = state.require()
-    request = to_completion_request(body, request_id, state)
+    request = to_completion_request(body, request_id, cache_salt, state)
     prefix = body.prompt if body.return_full_text else ""
     if body.stream:
         return await start_stream(service, [request], GenerateRenderer(identity, prefix))
@@ -104,13 +111,14 @@ async def generate(
 
 
 def to_completion_request(
-    body: GenerateRequest, request_id: str, state: ApplianceState
+    body: GenerateRequest, request_id: str, cache_salt: bytes, state: ApplianceState
 ) -> CompletionRequest:
     max_new_tokens, max_total_tokens = body.max_new_tokens, body.max_length
     if max_new_tokens is None and max_total_tokens is None:
         max_new_tokens, max_total_tokens = DEFAULT_NEW_TOKENS, state.max_context_tokens
     return CompletionRequest(
         request_id=request_id,
+        cache_salt=cache_salt,
         prompt=body.prompt,
         max_new_tokens=max_new_tokens,
         max_total_tokens=max_total_tokens,

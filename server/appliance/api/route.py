@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Coroutine
+from hashlib import sha256
 from typing import Annotated, Any, cast
 
 from fastapi import Depends, Request
@@ -25,8 +26,14 @@ async def get_request_id(request: Request) -> str:
     return cast("str", request.scope["request_id"])
 
 
+async def get_cache_salt(request: Request) -> bytes:
+    """Who brings the same key, or none, shares computed prompts; a stranger cannot time them."""
+    return sha256(request.headers.get("authorization", "").encode()).digest()
+
+
 StateDependency = Annotated[ApplianceState, Depends(get_state)]
 RequestIdDependency = Annotated[str, Depends(get_request_id)]
+CacheSaltDependency = Annotated[bytes, Depends(get_cache_salt)]
 
 # "default" also keeps FastAPI from documenting a 422 that is never sent.
 ERRORS: dict[int | str, dict[str, Any]] = {

@@ -10,12 +10,26 @@ from pydantic import BaseModel, Field
 from appliance.completion import Usage
 
 
+class PromptTokensDetails(BaseModel):
+    """What became of the prompt's tokens."""
+
+    cached_tokens: Annotated[
+        int, Field(description="Tokens that an earlier prompt began with too: not computed again.")
+    ]
+
+
 class UsageObject(BaseModel):
     """Tokens of one request."""
 
     prompt_tokens: Annotated[int, Field(description="Tokens of the prompt.")]
     completion_tokens: Annotated[int, Field(description="Tokens of all answers together.")]
     total_tokens: Annotated[int, Field(description="Their sum.")]
+
+
+class OpenAIUsageObject(UsageObject):
+    """Tokens of one request, as in OpenAI's API."""
+
+    prompt_tokens_details: PromptTokensDetails
 
 
 def usage_dict(usage: Usage) -> dict[str, int]:
@@ -26,9 +40,15 @@ def usage_dict(usage: Usage) -> dict[str, int]:
     }
 
 
+def openai_usage_dict(usage: Usage) -> dict[str, object]:
+    details = {"cached_tokens": usage.cached_tokens}
+    return {**usage_dict(usage), "prompt_tokens_details": details}
+
+
 def add_usage(parts: Iterable[Usage]) -> Usage:
     usages = list(parts)
     return Usage(
         prompt_tokens=sum(usage.prompt_tokens for usage in usages),
         completion_tokens=sum(usage.completion_tokens for usage in usages),
+        cached_tokens=sum(usage.cached_tokens for usage in usages),
     )

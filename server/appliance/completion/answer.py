@@ -43,6 +43,7 @@ class Delta:
 class Usage:
     prompt_tokens: int
     completion_tokens: int
+    cached_tokens: int = 0  # of the prompt: found in the key-value cache, not computed
 
     @property
     def total_tokens(self) -> int:

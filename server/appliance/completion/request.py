@@ -73,3 +73,4 @@ class CompletionRequest:
     num_logprobs: int | None = None
     num_prompt_logprobs: int | None = None
     output: OutputFormat = OutputFormat()
+    cache_salt: bytes = b""  # computed prompts are shared with requests of the same salt alone

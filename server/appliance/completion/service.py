@@ -78,7 +78,11 @@ class CompletionService:
                 constraint = grammar.constraint() if grammar is not None else None
                 decoder = self._decoder(index, request, prompt_ids, constraint)
                 sequence = self._engine.submit(
-                    prompt_ids, params, constraint, request_id=request.request_id
+                    prompt_ids,
+                    params,
+                    constraint,
+                    request_id=request.request_id,
+                    cache_salt=request.cache_salt,
                 )
                 parts.append((sequence, decoder))
         except BaseException:

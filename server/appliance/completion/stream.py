@@ -23,6 +23,7 @@ class CompletionStream:
     ) -> None:
         self._tokenizer = tokenizer
         self._num_prompt_tokens = num_prompt_tokens
+        self._num_cached_tokens: int | None = None  # of the choice that was computed first
         self._parts = parts
         self.prompt_choices: tuple[TokenChoice | None, ...] | None = (
             None  # known once the first delta is out
@@ -32,10 +33,16 @@ class CompletionStream:
     def usage(self) -> Usage:
         """Tokens so far; final when the iteration has ended."""
         num_new = sum(decoder.num_tokens for _, decoder in self._parts)
-        return Usage(prompt_tokens=self._num_prompt_tokens, completion_tokens=num_new)
+        return Usage(
+            prompt_tokens=self._num_prompt_tokens,
+            completion_tokens=num_new,
+            cached_tokens=self._num_cached_tokens or 0,
+        )
 
     async def __aiter__(self) -> AsyncIterator[Delta]:
         async for sequence, decoder, event in merge(self._parts):
+            if self._num_cached_tokens is None:
+                self._num_cached_tokens = event.num_reused_tokens
             if event.prompt_logprobs is not None and self.prompt_choices is None:
                 self.prompt_choices = tuple(
                     None if logprobs is None else token_choice(self._tokenizer, logprobs)

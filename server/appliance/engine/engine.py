@@ -41,6 +41,9 @@ class EngineObserver(Protocol):
     def on_start(self, num_prompt_tokens: int, /) -> None:
         """A sequence is computed for the first time."""
 
+    def on_reuse(self, num_tokens: int, /) -> None:
+        """So many tokens were found in the cache and are not computed."""
+
     def on_step(self, num_tokens: int, duration_s: float, /) -> None:
         """A forward pass has ended, and its tokens are sampled."""
 
@@ -72,11 +75,16 @@ class Engine:
         max_sequences: int,
         max_queued: int,
         queue_timeout_s: float,
+        shares_prefixes: bool = True,
         observer: EngineObserver | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         info = runner.info
-        self._allocator = BlockAllocator(num_blocks=info.num_blocks, block_size=info.block_size)
+        self._allocator = BlockAllocator(
+            num_blocks=info.num_blocks,
+            block_size=info.block_size,
+            shares_prefixes=shares_prefixes and info.has_fixed_arithmetic,
+        )
         self._scheduler = Scheduler(
             self._allocator,
             max_batch_tokens=max_batch_tokens,
@@ -138,6 +146,7 @@ class Engine:
         *,
         is_pooled: bool = False,
         request_id: str | None = None,
+        cache_salt: bytes = b"",
     ) -> SequenceStream:
         """Queue a sequence and return its events; raises InvalidRequest, Overloaded or NotReady."""
         sequence = Sequence(
@@ -147,6 +156,7 @@ class Engine:
             constraint=constraint,
             is_pooled=is_pooled,
             request_id=request_id,
+            cache_salt=cache_salt,
         )
         check_token_ids(sequence, self._runner.info.vocab_size)
         stream = SequenceStream(sequence.sequence_id, asyncio.get_running_loop(), self.cancel)
@@ -257,6 +267,8 @@ class Engine:
                 self._observer.on_start(sequence.num_prompt_tokens)
             for _ in batch.preempted:
                 self._observer.on_preempt()
+            if batch.num_reused_tokens:
+                self._observer.on_reuse(batch.num_reused_tokens)
 
     def _compute(self, batch: Batch) -> list[TokenEvent]:
         try:
@@ -265,6 +277,7 @@ class Engine:
             sequences = [chunk.sequence for chunk in batch.chunks]
             logger.exception("a forward pass failed", extra=log_fields(sequences))
             self._num_failed_steps += 1
+            self._scheduler.retract(batch)
             return [self._fail(sequence.sequence_id) for sequence in sequences]
         self._num_failed_steps = 0
         events: list[TokenEvent] = []
@@ -308,6 +321,7 @@ class Engine:
         with self._wakeup:
             for sequence in list(self._scheduler.sequences):
                 self._scheduler.cancel(sequence.sequence_id)
+            self._allocator.forget_all()  # a step that was cut short may have published too much
             sequence_ids = list(self._streams)
         self._deliver(
             [TokenEvent(sequence_id, finish_reason=reason) for sequence_id in sequence_ids]

@@ -86,6 +86,7 @@ class NativeRunner:
             device="cpu",
             dtype="bfloat16" if quantization == "none" else QUANTIZATIONS[quantization],
             num_threads=num_threads,
+            has_fixed_arithmetic=True,
         )
 
     @property

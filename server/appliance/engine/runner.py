@@ -22,6 +22,11 @@ class RunnerInfo:
     device: str  # "cpu", "cuda:0"
     dtype: str  # of the arithmetic: "float32", "bfloat16"
     num_threads: int
+    # Whether a token's logits are the same bits however its sequence was cut into chunks and
+    # whatever else was in the batch: what the prefix cache asks of a runner, since without it a hit
+    # would change answers. A chunk may then read what others of its batch write, unless all
+    # are single tokens.
+    has_fixed_arithmetic: bool = False
 
 
 class Runner(Protocol):

@@ -46,6 +46,7 @@ class Scheduler:
         # Both in order of arrival, and who runs came before who waits.
         self._waiting: OrderedDict[int, Sequence] = OrderedDict()
         self._running: dict[int, Sequence] = {}
+        self._num_reused_tokens = 0  # since the last batch
 
     @property
     def num_waiting(self) -> int:
@@ -117,12 +118,20 @@ class Scheduler:
         budget = self.max_batch_tokens - len(chunks)
         candidates = chain(prefills, self._admit())
         while budget > 0 and (candidate := next(candidates, None)) is not None:
-            chunks.append(make_chunk(candidate, budget))
+            chunks.append(self._take_chunk(candidate, budget))
             budget -= chunks[-1].length
             if not candidate.has_started:
                 candidate.has_started = True
                 started.append(candidate)
-        return Batch(tuple(chunks), tuple(started), tuple(preempted)) if chunks else None
+        num_reused, self._num_reused_tokens = self._num_reused_tokens, 0
+        return (
+            Batch(tuple(chunks), tuple(started), tuple(preempted), num_reused) if chunks else None
+        )
+
+    def retract(self, batch: Batch) -> None:
+        """Take back what a batch was to make known: it was not computed."""
+        for chunk in batch.chunks:
+            self.allocator.retract(chunk.sequence, chunk.start)
 
     def commit(self, batch: Batch, token_ids: Iterable[int | None]) -> list[FinishReason | None]:
         """Record a computed batch and what was sampled from each chunk; free those that end.
@@ -136,6 +145,9 @@ class Scheduler:
                 reasons.append(None)
                 continue
             sequence.num_cached_tokens = chunk.start + chunk.length
+            self.allocator.publish(sequence, chunk.start, sequence.num_cached_tokens)
+            if not sequence.num_new_tokens:
+                sequence.num_computed_tokens += chunk.length
             if token_id is not None:
                 sequence.token_ids.append(token_id)
             reason = finish_reason(sequence, token_id)
@@ -144,6 +156,20 @@ class Scheduler:
                 self.allocator.free(sequence)
             reasons.append(reason)
         return reasons
+
+    def _take_chunk(self, sequence: Sequence, max_length: int) -> Chunk:
+        """The next tokens of a prompt, after those that are known by now.
+
+        What they fill is known at once, to whoever comes next in this very batch: all of a layer's
+        keys and values are written before any is read, unless the batch is of single tokens.
+        """
+        start = sequence.num_cached_tokens
+        self.allocator.adopt(sequence)
+        self._num_reused_tokens += sequence.num_cached_tokens - start
+        chunk = make_chunk(sequence, max_length)
+        if chunk.length > 1:
+            self.allocator.publish(sequence, chunk.start, chunk.start + chunk.length)
+        return chunk
 
     def _grow(self) -> list[Sequence]:
         """Give running sequences, oldest first, the blocks they lack; returns who was preempted."""
@@ -172,6 +198,7 @@ class Scheduler:
             sequence = next(iter(self._waiting.values()))
             if not self.allocator.allocate(sequence, num_spare=len(self._running)):
                 return
+            self._num_reused_tokens += sequence.num_cached_tokens
             self._running[sequence.sequence_id] = self._waiting.pop(sequence.sequence_id)
             yield sequence
 

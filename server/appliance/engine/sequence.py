@@ -81,6 +81,7 @@ class TokenEvent:
     finish_reason: FinishReason | None = None
     # On the first event, when asked for; nothing precedes the first token, so it has None.
     prompt_logprobs: tuple[TokenLogprobs | None, ...] | None = None
+    num_reused_tokens: int = 0  # on the first event: those of the prompt that were in the cache
     embedding: FloatArray | None = None  # [H], on the only event of a pooled sequence
 
 
@@ -94,9 +95,12 @@ class Sequence:
     constraint: Constraint | None = None
     is_pooled: bool = False  # an embedding: prefill only, the mean of the final hidden states
     request_id: str | None = None  # of the HTTP request it answers; for the log
+    cache_salt: bytes = b""  # blocks are shared with sequences of the same salt alone
     token_ids: list[int] = field(default_factory=list)  # prompt and new tokens
     num_cached_tokens: int = 0  # leading tokens whose keys and values are in the cache
     block_table: list[int] = field(default_factory=list)  # empty unless it runs
+    block_digests: list[bytes] = field(default_factory=list)  # kept by the block allocator
+    num_computed_tokens: int = 0  # until the first new token; twice computed counts twice
     arrived_at_s: float = 0.0
     has_started: bool = False  # admitted once, though perhaps preempted since
     last_token_at_s: float | None = None
@@ -117,6 +121,25 @@ class Sequence:
         return len(self.token_ids) - len(self.prompt_ids)
 
     @property
+    def num_reused_tokens(self) -> int:
+        """How many tokens of the prompt did not have to be computed."""
+        return max(len(self.prompt_ids) - self.num_computed_tokens, 0)
+
+    @property
+    def num_reusable_tokens(self) -> int:
+        """How many leading tokens nobody needs to compute whose keys and values are known.
+
+        The last one makes logits, always; each token of a prompt whose log-probabilities are wanted
+        makes some, until they are there; each of an embedding's is part of its mean.
+        """
+        if self.is_pooled:
+            return 0
+        gathered = len(self.prompt_logprobs)
+        if self.params.num_prompt_logprobs is not None and gathered < len(self.prompt_ids):
+            return max(gathered - 1, 0)
+        return len(self.token_ids) - 1
+
+    @property
     def max_tokens(self) -> int:
         """The most tokens this sequence can ever hold: no more than the whole cache does."""
         return len(self.prompt_ids) + (0 if self.is_pooled else self.params.max_new_tokens)
@@ -129,12 +152,19 @@ class Sequence:
     ) -> TokenEvent:
         """What a computed step says; the first event carries the prompt's log-probabilities."""
         prompt_logprobs, embedding = None, None
-        if self.params.num_prompt_logprobs is not None and self.num_new_tokens <= 1:
+        is_first = self.num_new_tokens <= 1
+        if self.params.num_prompt_logprobs is not None and is_first:
             prompt_logprobs = tuple(self.prompt_logprobs or [None])
         if self.hidden_sum is not None:
             embedding = (self.hidden_sum / len(self.prompt_ids)).astype(np.float32)
         return TokenEvent(
-            self.sequence_id, token_id, logprobs, finish_reason, prompt_logprobs, embedding
+            self.sequence_id,
+            token_id,
+            logprobs,
+            finish_reason,
+            prompt_logprobs=prompt_logprobs,
+            num_reused_tokens=self.num_reused_tokens if is_first else 0,
+            embedding=embedding,
         )
 
 
@@ -174,6 +204,7 @@ class Batch:
     chunks: tuple[Chunk, ...]
     started: tuple[Sequence, ...] = ()  # those of them that are computed for the first time
     preempted: tuple[Sequence, ...] = ()  # those that gave their blocks up for it
+    num_reused_tokens: int = 0  # found in the cache on the way here, and not computed
 
     @property
     def num_tokens(self) -> int:

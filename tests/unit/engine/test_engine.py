@@ -490,7 +490,7 @@ def test_an_observer_hears_of_every_step_and_every_token_on_the_engines_clock() 
     async def scenario() -> None:
         engine = make_engine(SlowRunner(), max_sequences=1, observer=observer, clock=clock)
         engine.submit([1] * 5, greedy(3))
-        engine.submit([1] * 6, greedy(1))
+        engine.submit([2] * 6, greedy(1))
         run_dry(engine)
 
     asyncio.run(scenario())

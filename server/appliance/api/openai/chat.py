@@ -25,9 +25,15 @@ from appliance.api.openai.chat_schema import (
 )
 from appliance.api.openai.logprobs import chat_logprobs
 from appliance.api.openai.messages import template_messages
-from appliance.api.route import MODEL_ERRORS, JsonRoute, RequestIdDependency, StateDependency
+from appliance.api.route import (
+    MODEL_ERRORS,
+    CacheSaltDependency,
+    JsonRoute,
+    RequestIdDependency,
+    StateDependency,
+)
 from appliance.api.sse import DONE, json_bytes, start_stream
-from appliance.api.usage import usage_dict
+from appliance.api.usage import openai_usage_dict
 from appliance.completion import (
     ChatPrompt,
     Choice,
@@ -65,11 +71,12 @@ async def create_chat_completion(
     body: Annotated[ChatRequest, Body(openapi_examples=examples.CHAT)],
     state: StateDependency,
     request_id: RequestIdDependency,
+    cache_salt: CacheSaltDependency,
 ) -> Response:
     """The assistant's next message. Parameters that cannot be honoured are refused by name."""
     service, identity = state.require(body.model)
     state.check_num_choices(1, given(body.n, 1))
-    request = await asyncio.to_thread(to_completion_request, body, request_id)
+    request = await asyncio.to_thread(to_completion_request, body, request_id, cache_salt)
     head: dict[str, object] = {
         "id": f"chatcmpl-{uuid.uuid4().hex}",
         "object": "chat.completion",
@@ -82,14 +89,17 @@ async def create_chat_completion(
     completion = await service.complete(request)
     answer = head | {
         "choices": [_choice(body, choice) for choice in completion.choices],
-        "usage": usage_dict(completion.usage),
+        "usage": openai_usage_dict(completion.usage),
     }
     return Response(json_bytes(answer), media_type="application/json")
 
 
-def to_completion_request(body: ChatRequest, request_id: str) -> CompletionRequest:
+def to_completion_request(
+    body: ChatRequest, request_id: str, cache_salt: bytes
+) -> CompletionRequest:
     return CompletionRequest(
         request_id=request_id,
+        cache_salt=cache_salt,
         prompt=ChatPrompt(
             messages=template_messages(body.messages),
             tools=tuple(_tool(tool) for tool in body.tools or ()),
@@ -180,7 +190,7 @@ class ChatRenderer:
 
     def end(self, streams: Sequence[CompletionStream]) -> Iterator[bytes]:
         if self._body.includes_usage:
-            usage = json_bytes(usage_dict(streams[0].usage))
+            usage = json_bytes(openai_usage_dict(streams[0].usage))
             yield self._before + b'],"usage":' + usage + b"}\n\n"
         yield DONE
 

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, Field
 
 from appliance.api.openai.logprobs import ChatLogprobs
-from appliance.api.usage import UsageObject
+from appliance.api.usage import OpenAIUsageObject
 
 
 class FunctionCall(BaseModel):
@@ -57,4 +57,4 @@ class ChatCompletion(BaseModel):
         str, Field(description="Changes when anything changes that can change an answer.")
     ]
     choices: list[ChatChoice]
-    usage: UsageObject
+    usage: OpenAIUsageObject

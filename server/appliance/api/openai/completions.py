@@ -26,9 +26,15 @@ from appliance.api.openai.logprobs import (
     token_bytes,
 )
 from appliance.api.openai.prompts import split_prompts
-from appliance.api.route import MODEL_ERRORS, JsonRoute, RequestIdDependency, StateDependency
+from appliance.api.route import (
+    MODEL_ERRORS,
+    CacheSaltDependency,
+    JsonRoute,
+    RequestIdDependency,
+    StateDependency,
+)
 from appliance.api.sse import DONE, json_bytes, start_stream
-from appliance.api.usage import add_usage, usage_dict
+from appliance.api.usage import add_usage, openai_usage_dict
 from appliance.completion import (
     Choice,
     Completion,
@@ -63,12 +69,13 @@ async def create_completion(
     body: Annotated[CompletionsRequest, Body(openapi_examples=examples.COMPLETIONS)],
     state: StateDependency,
     request_id: RequestIdDependency,
+    cache_salt: CacheSaltDependency,
 ) -> Response:
     """Continues each prompt n times. Parameters that cannot be honoured are refused by name."""
     service, identity = state.require(body.model)
     prompts = split_prompts(body.prompt)
     state.check_num_choices(len(prompts), given(body.n, 1))
-    requests = [to_completion_request(body, prompt, request_id) for prompt in prompts]
+    requests = [to_completion_request(body, prompt, request_id, cache_salt) for prompt in prompts]
     head: dict[str, object] = {
         "id": f"cmpl-{uuid.uuid4().hex}",
         "object": "text_completion",
@@ -86,16 +93,17 @@ async def create_completion(
             for number, (completion, echo) in enumerate(zip(completions, echoes, strict=True))
             for choice in completion.choices
         ],
-        "usage": usage_dict(add_usage(completion.usage for completion in completions)),
+        "usage": openai_usage_dict(add_usage(completion.usage for completion in completions)),
     }
     return Response(json_bytes(answer), media_type="application/json")
 
 
 def to_completion_request(
-    body: CompletionsRequest, prompt: str | tuple[int, ...], request_id: str
+    body: CompletionsRequest, prompt: str | tuple[int, ...], request_id: str, cache_salt: bytes
 ) -> CompletionRequest:
     return CompletionRequest(
         request_id=request_id,
+        cache_salt=cache_salt,
         prompt=prompt,
         max_new_tokens=given(body.max_tokens, DEFAULT_NEW_TOKENS),
         num_logprobs=body.logprobs,
@@ -178,7 +186,7 @@ class TextRenderer:
 
     def end(self, streams: Sequence[CompletionStream]) -> Iterator[bytes]:
         if self._body.includes_usage:
-            usage = usage_dict(add_usage(stream.usage for stream in streams))
+            usage = openai_usage_dict(add_usage(stream.usage for stream in streams))
             yield self._before + b'],"usage":' + json_bytes(usage) + b"}\n\n"
         yield DONE
 

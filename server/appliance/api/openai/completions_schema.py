@@ -11,7 +11,7 @@ from appliance.api.fields import MAX_COUNT, given, only
 from appliance.api.openai.logprobs import TextLogprobs
 from appliance.api.openai.prompts import Prompts, split_prompts
 from appliance.api.openai.shared import MAX_TOP_LOGPROBS, UNKNOWN_EXTENSIONS, OpenAIRequest
-from appliance.api.usage import UsageObject
+from appliance.api.usage import OpenAIUsageObject
 from appliance.errors import InvalidRequest
 
 DEFAULT_NEW_TOKENS = 16
@@ -98,4 +98,4 @@ class TextCompletion(BaseModel):
         str, Field(description="Changes when anything changes that can change an answer.")
     ]
     choices: list[TextChoice]
-    usage: UsageObject
+    usage: OpenAIUsageObject

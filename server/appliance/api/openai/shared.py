@@ -32,6 +32,7 @@ UNKNOWN_EXTENSIONS = {
     "prompt_logprobs": "use echo and logprobs on /v1/completions",
     "prompt_cache_retention": "what stays cached is the server's choice",
     "prompt_cache_options": "what stays cached is the server's choice",
+    "cache_salt": "computed prompts are shared only between requests with the same API key",
     "prompt_embeds": "send text or token ids",
 }
 
