@@ -32,7 +32,17 @@ ALLOWED: dict[str, set[str]] = {
     "api": {"errors", "logs", "metrics", "identity", "completion"},
     "lifecycle": {"errors", "api.protocol", "api.state"},
     "console": set(),
-    "cli": {"console", "errors", "settings", "file_hashes", "model_store", "identity", "wiring"},
+    "release": {"errors", "settings"},
+    "cli": {
+        "console",
+        "errors",
+        "settings",
+        "file_hashes",
+        "model_store",
+        "identity",
+        "release",
+        "wiring",
+    },
     "__main__": {"cli"},
 }
 CONSTRUCT = {"wiring", "placement"}  # concrete classes, of any part

@@ -1,0 +1,1 @@
+"""Generations: locks, pins and manifests of what is released; never HTTP."""

@@ -1,0 +1,186 @@
+"""Checks Flox environments without Flox: manifest, env.json, lock and package files."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import tomllib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from appliance.errors import SettingsError
+from appliance.release.flox_lines import KeyPath, Span, locate_keys
+from appliance.release.flox_packages import check_packages
+from appliance.release.flox_rules import Manifest, check_rules, table
+from appliance.release.flox_schema import ENVIRONMENT_NAME, MANIFEST
+from appliance.release.flox_types import (
+    NEWEST_RELEASED,
+    UNRELEASED_HINT,
+    VERSIONS,
+    Complaint,
+    is_before,
+    key_name,
+    show,
+)
+
+RELEASED = [each for each in VERSIONS if not is_before(NEWEST_RELEASED, each)]
+MAX_FILE_BYTES = 1_000_000
+LINE_OF_ERROR = re.compile(r" \(at line (\d+), column \d+\)")
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """A complaint with the place a reader can go to."""
+
+    file: Path
+    line: int
+    key: str
+    severity: Literal["error", "warning"]
+    message: str
+
+    def __str__(self) -> str:
+        return f"{self.file}:{self.line}: {self.severity}: {self.message}"
+
+
+def find_manifests(path: Path) -> list[Path]:
+    """The manifest that `path` is, or those of all environments at and below a directory."""
+    if path.is_file():
+        return [path]
+    if not path.is_dir():
+        raise SettingsError(f"{path} does not exist. Name a manifest.toml, or a directory.")
+    found = []
+    for folder, names, _ in os.walk(path):
+        manifest = Path(folder, ".flox", "env", "manifest.toml")
+        if ".flox" in names and manifest.is_file():
+            found.append(manifest)
+        names[:] = sorted(name for name in names if not name.startswith(".") and name != "build")
+    if not found:
+        raise SettingsError(f"{path} holds no Flox environment: no .flox/env/manifest.toml in it.")
+    return found
+
+
+def check_environment(manifest_file: Path) -> list[Finding]:
+    """All that can be said of one manifest, and of its environment if it lies in one."""
+    findings, manifest = check_manifest(manifest_file)
+    folder = environment_folder(manifest_file)
+    if folder is not None:
+        findings += check_description(folder / "env.json")
+        findings += check_lock(folder / "env" / "manifest.lock")
+        for file, complaint in check_packages(folder / "pkgs", table(manifest, "build")):
+            findings.append(Finding(file, 1, file.stem, complaint.severity, complaint.message))
+    return findings
+
+
+def environment_folder(manifest_file: Path) -> Path | None:
+    """The `.flox` that a manifest lies in, if it does."""
+    env = manifest_file.absolute().parent
+    is_part = env.name == "env" and env.parent.name == ".flox"
+    return manifest_file.parent.parent if is_part else None
+
+
+def check_manifest(file: Path) -> tuple[list[Finding], Manifest]:
+    """What is wrong with a manifest, and what tomllib reads in it."""
+    try:
+        text = read_text(file)
+        manifest = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        found = LINE_OF_ERROR.search(str(error))
+        line = int(found[1]) if found else text.count("\n") + 1
+        message = LINE_OF_ERROR.sub("", str(error))
+        return [Finding(file, line, "", "error", f"This is not TOML: {message}.")], {}
+    except (OSError, ValueError) as error:
+        return [Finding(file, 1, "", "error", f"The manifest cannot be read: {error}.")], {}
+    version, complaints = check_version(manifest)
+    complaints += MANIFEST.check(manifest, (), version)
+    folder = environment_folder(file)
+    complaints += check_rules(manifest, None if folder is None else folder.parent)
+    spans = locate_keys(text)
+    findings = [finding(file, text, spans, each) for each in complaints]
+    return sorted(findings, key=lambda each: each.line), manifest
+
+
+def read_text(file: Path) -> str:
+    if file.stat().st_size > MAX_FILE_BYTES:
+        raise ValueError(f"it is larger than {MAX_FILE_BYTES} bytes")
+    return file.read_text(encoding="utf-8")
+
+
+def check_version(manifest: Manifest) -> tuple[str, list[Complaint]]:
+    """The schema version to check by: the declared one, or the newest released."""
+    known = f"version = 1, or schema-version = one of {', '.join(RELEASED[1:])}"
+    old, new = manifest.get("version"), manifest.get("schema-version")
+    declared = "1" if type(old) is int and old == 1 and new is None else new
+    message = None
+    if old is not None and new is not None:
+        message = f"schema-version is {show(new)} and version is {show(old)}: keep one of them."
+    elif old is not None and declared != "1":
+        message = f"version is {show(old)}; it must be 1, or write {known}."
+    elif declared is None:
+        message = f"The schema version is missing: {known}."
+    elif declared not in VERSIONS or new == "1":
+        message = f"schema-version is {show(new)}; it must be {known}."
+    elif declared not in RELEASED:
+        message = f"schema-version is {show(new)}, {UNRELEASED_HINT}."
+    key: KeyPath = ("schema-version",) if new is not None else ("version",)
+    is_known = declared in VERSIONS and new != "1"
+    version = str(declared) if is_known else NEWEST_RELEASED
+    return version, [] if message is None else [Complaint(key, message)]
+
+
+def finding(file: Path, text: str, spans: dict[KeyPath, Span], complaint: Complaint) -> Finding:
+    line = 1
+    path = complaint.path
+    while path and path not in spans:
+        path = path[:-1]
+    if path:
+        line = spans[path].first
+        lines = text.split("\n")[line - 1 : spans[path].last]
+        marked = (
+            n for n, each in enumerate(lines) if complaint.marked and complaint.marked in each
+        )
+        line += next(marked, 0)
+    return Finding(file, line, key_name(complaint.path), complaint.severity, complaint.message)
+
+
+def check_description(file: Path) -> Iterator[Finding]:
+    """env.json: what the environment is called."""
+
+    def error(key: str, message: str) -> Finding:
+        return Finding(file, 1, key, "error", message)
+
+    try:
+        found = json.loads(read_text(file))
+    except FileNotFoundError:
+        yield error("", 'env.json is missing; it says {"name": "NAME", "version": 1}.')
+        return
+    except (OSError, ValueError) as problem:
+        yield error("", f"env.json cannot be read: {problem}.")
+        return
+    name = found.get("name") if isinstance(found, dict) else None
+    if not isinstance(name, str) or not re.fullmatch(ENVIRONMENT_NAME, name):
+        message = f"name is {show(name)}; it must be of letters, digits, '.', '_' and '-'."
+        yield error("name", message)
+    elif found.get("version") != 1:
+        yield error("version", f"version is {show(found.get('version'))}; it must be 1.")
+
+
+def check_lock(file: Path) -> Iterator[Finding]:
+    """manifest.lock: there, and one that Flox has written."""
+    try:
+        found = json.loads(read_text(file))
+    except FileNotFoundError:
+        message = (
+            "manifest.lock is missing: it holds what the packages resolve to, and `flox publish` "
+            "wants it tracked. `flox activate` writes it, with the network; commit it."
+        )
+        yield Finding(file, 1, "", "warning", message)
+        return
+    except (OSError, ValueError) as problem:
+        yield Finding(file, 1, "", "error", f"manifest.lock cannot be read: {problem}.")
+        return
+    if not isinstance(found, dict) or found.get("lockfile-version") != 1:
+        message = "manifest.lock has no lockfile-version 1; let Flox write it anew."
+        yield Finding(file, 1, "lockfile-version", "error", message)
