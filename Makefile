@@ -15,10 +15,10 @@ shell_scripts := .ci/run scripts/*.sh
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help setup serve chat test check fix bench build lock model clean
+.PHONY: help setup serve chat test check fix bench build lock model nix-test nix-full clean
 
 help: ## list the recipes
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' Makefile
 
 setup: $(dev) ## install all that the other recipes need
 
@@ -56,6 +56,14 @@ lock: ## write requirements/*.txt anew (ARGS=--upgrade: with newer versions)
 
 model: $(runtime) ## train the embedded model again
 	@PYTHONPATH=server $(VENV)/bin/python -m training.train $(ARGS)
+
+nix-test: $(dev) ## the packages on real Nix: the default set, about two minutes
+	@scripts/nix.sh
+	@$(VENV)/bin/python -m pytest tests/nix -m nix $(ARGS)
+
+nix-full: $(dev) ## the packages on real Nix: the whole server, twice
+	@scripts/nix.sh
+	@$(VENV)/bin/python -m pytest tests/nix -m nix_full --capture=no $(ARGS)
 
 clean: ## remove what the recipes made, but not the embedded model
 	@rm -rf .venv .venv-gpu .venv-lock build dist server/*.egg-info

@@ -1,0 +1,137 @@
+# The server as a package: a virtual environment of locked wheels and ours, made offline, behind two launchers.
+{
+  lib,
+  stdenv,
+  callPackage,
+  python311,
+  autoPatchelfHook,
+  zlib,
+  variant,
+  lockFile ? ../wheels.lock.json,
+}:
+
+let
+  inherit (stdenv.hostPlatform) system isLinux;
+  python = python311;
+
+  lock = lib.importJSON lockFile;
+  systems = builtins.attrNames lock.variants.${variant};
+  wheelsOf =
+    variant:
+    lock.variants.${variant}.${system}
+      or (throw "${baseNameOf lockFile} has no wheels of variant ${variant} for ${system}, only for ${toString systems}. Add the system with `appliance lock wheels`.");
+  wheels =
+    if lock.python != python.pythonVersion then
+      throw "${baseNameOf lockFile} is for Python ${lock.python}, and this builds with ${python.pythonVersion}."
+    else
+      wheelsOf variant;
+
+  wheelhouse = callPackage ./wheels.nix {
+    name = "llama-server-wheels-${variant}";
+    inherit wheels;
+  };
+  # Makes our wheel and stays out of the product.
+  buildTools = callPackage ./wheels.nix {
+    name = "llama-server-build-tools";
+    wheels = builtins.filter (wheel: wheel.pname == "setuptools") (wheelsOf "cpu");
+  };
+
+  package = ../../server/appliance;
+  version = builtins.head (
+    builtins.match ".*__version__ = \"([^\"]+)\".*" (builtins.readFile (package + "/__init__.py"))
+  );
+  source = builtins.path {
+    name = "appliance";
+    path = package;
+    filter = path: _: baseNameOf path != "__pycache__";
+  };
+in
+stdenv.mkDerivation {
+  pname = "llama-server${lib.optionalString (variant != "cpu") "-${variant}"}";
+  inherit version;
+
+  nativeBuildInputs = [ python ] ++ lib.optional isLinux autoPatchelfHook;
+  buildInputs = [
+    python
+    stdenv.cc.cc.lib
+    zlib
+  ];
+
+  dontUnpack = true;
+  dontConfigure = true;
+  dontStrip = true; # the wheels come stripped, and are to stay as their authors built them
+
+  # The driver's library lies on the machine, never in a package.
+  autoPatchelfIgnoreMissingDeps = lib.optionals (variant == "cuda") [
+    "libcuda.so.1"
+    "libnvidia-ml.so.1"
+  ];
+  appendRunpaths = lib.optionals (variant == "cuda") [ "/run/opengl-driver/lib" ];
+
+  buildPhase = ''
+    runHook preBuild
+    export HOME=$TMPDIR PIP_NO_INDEX=1 PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_DEPS=1
+
+    python3.11 -m venv tools
+    tools/bin/pip install --quiet ${buildTools}/*.whl
+
+    # Of the README the package needs only that there is one: editing it rebuilds nothing.
+    mkdir -p source/server wheels
+    cp ${../../pyproject.toml} source/pyproject.toml
+    cp ${../../LICENSE} source/LICENSE
+    echo "Llama Appliance" > source/README.md
+    cp -r ${source} source/server/appliance
+    chmod -R u+w source
+    tools/bin/pip wheel --quiet --no-build-isolation --wheel-dir wheels ./source
+
+    # By name and from a folder: an installation by path would write that path into the product.
+    environment=$out/libexec/llama-server
+    python3.11 -m venv --without-pip "$environment"
+    tools/bin/pip --python "$environment/bin/python" install --quiet --no-compile \
+      --find-links wheels --find-links ${wheelhouse} \
+      llama-appliance==${version} ${
+        lib.concatMapStringsSep " " (wheel: "${wheel.pname}==${wheel.version}") wheels
+      }
+    find "$environment/bin" -mindepth 1 -not -name 'python*' -delete
+    runHook postBuild
+  '';
+
+  installPhase = ''
+    runHook preInstall
+    ${lib.optionalString isLinux ''
+      "$environment/bin/python" -I ${./compile_kernels.py}
+    ''}
+    # No time stamp in the byte code, and no look at the source when it is imported. Packages ship files for other
+    # versions of Python, which do not compile; nobody imports them.
+    PYTHONHASHSEED=0 "$environment/bin/python" -m compileall -qq -j "$NIX_BUILD_CORES" \
+      --invalidation-mode unchecked-hash "$environment/lib" || true
+
+    # Launchers in Python: a shell wrapper would tell Python a name under which it cannot find its environment.
+    # -I: what PYTHONPATH and PYTHONHOME of an activated Flox environment say is not for us.
+    mkdir -p $out/bin
+    launcher() {
+      printf '%s\n' "#!$environment/bin/python -I" "$2" "$3" > "$out/bin/$1"
+      chmod +x "$out/bin/$1"
+    }
+    launcher appliance 'from appliance.cli.main import main' 'raise SystemExit(main())'
+    launcher llama-server 'import sys; from appliance.cli.main import main' \
+      'raise SystemExit(main(["serve", *sys.argv[1:]]))'
+    runHook postInstall
+  '';
+
+  # The built server answers, in this sandbox, before anyone can install it.
+  doInstallCheck = isLinux && variant != "cuda";
+  installCheckPhase = ''
+    runHook preInstallCheck
+    HOME=$TMPDIR python3.11 ${./serve_check.py} $out/bin/llama-server
+    runHook postInstallCheck
+  '';
+
+  passthru = { inherit wheelhouse; };
+  meta = {
+    description = "An LLM inference server that starts with one command and proves what it runs";
+    license = lib.licenses.mit;
+    platforms = systems;
+    mainProgram = "llama-server";
+  };
+}

@@ -1,0 +1,104 @@
+# The functions of nixpkgs' `lib` that the expressions use: same names, same results.
+let
+  inherit (builtins)
+    attrNames
+    concatStringsSep
+    elem
+    filter
+    fromJSON
+    functionArgs
+    isFunction
+    listToAttrs
+    readFile
+    replaceStrings
+    stringLength
+    substring
+    ;
+in
+rec {
+  inherit
+    concatStringsSep
+    elem
+    filter
+    replaceStrings
+    ;
+  inherit (builtins) attrNames mapAttrs;
+
+  concatStrings = concatStringsSep "";
+  concatMapStrings = concatMapStringsSep "";
+  concatMapStringsSep =
+    separator: function: list:
+    concatStringsSep separator (map function list);
+  escapeShellArgs =
+    list: concatMapStringsSep " " (each: "'${replaceStrings [ "'" ] [ "'\\''" ] (toString each)}'") list;
+  filterAttrs =
+    predicate: set:
+    genAttrs (filter (name: predicate name set.${name}) (attrNames set)) (name: set.${name});
+  genAttrs =
+    names: function:
+    listToAttrs (
+      map (name: {
+        inherit name;
+        value = function name;
+      }) names
+    );
+  getExe = package: "${package}/bin/${package.meta.mainProgram or package.pname}";
+  getExe' = package: program: "${package}/bin/${program}";
+  hasPrefix = prefix: text: substring 0 (stringLength prefix) text == prefix;
+  hasSuffix = suffix: text: removeSuffix suffix text != text;
+  importJSON = path: fromJSON (readFile path);
+  mapAttrs' = function: set: listToAttrs (mapAttrsToList function set);
+  mapAttrsToList = function: set: map (name: function name set.${name}) (attrNames set);
+  nameValuePair = name: value: { inherit name value; };
+  optional = condition: value: optionals condition [ value ];
+  optionals = condition: list: if condition then list else [ ];
+  optionalAttrs = condition: set: if condition then set else { };
+  optionalString = condition: text: if condition then text else "";
+  removeSuffix =
+    suffix: text:
+    let
+      length = stringLength text - stringLength suffix;
+    in
+    if length >= 0 && substring length (-1) text == suffix then substring 0 length text else text;
+  unique = list: attrNames (genAttrs list (each: each));
+
+  # As there, the result can be made again with other arguments.
+  makeOverridable =
+    function: arguments:
+    function arguments
+    // {
+      override = changed: makeOverridable function (arguments // changed);
+    };
+  callPackageWith =
+    scope: path: extra:
+    let
+      function = if isFunction path then path else import path;
+      wanted = functionArgs function;
+      given = scope // extra;
+      missing = filter (name: !wanted.${name} && !(given ? ${name})) (attrNames wanted);
+    in
+    if missing != [ ] then
+      throw "stand-in: ${toString path} wants ${toString missing}, which is not there"
+    else
+      makeOverridable function (builtins.intersectAttrs wanted scope // extra);
+
+  fetchers.proxyImpureEnvVars = [
+    "http_proxy"
+    "https_proxy"
+    "ftp_proxy"
+    "all_proxy"
+    "no_proxy"
+  ];
+  licenses.mit.spdxId = "MIT";
+  platforms = rec {
+    linux = [
+      "x86_64-linux"
+      "aarch64-linux"
+    ];
+    darwin = [
+      "x86_64-darwin"
+      "aarch64-darwin"
+    ];
+    unix = linux ++ darwin;
+  };
+}
