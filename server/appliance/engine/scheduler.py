@@ -1,4 +1,4 @@
-"""Which sequences the next forward pass computes: decodes first, then prompts as they came."""
+"""Which sequences the next forward pass computes: every decode, short prompts beside the oldest."""
 
 from __future__ import annotations
 
@@ -15,9 +15,14 @@ from appliance.errors import ContextLengthExceeded, Overloaded
 class Scheduler:
     """Owns every live sequence: waiting ones hold no blocks, running ones those of their tokens.
 
-    A sequence is admitted when the batch has a token left for it: no more run than a batch has
-    tokens, every decode fits, and the oldest prompt always advances. Admission is first come, first
-    served: a large sequence at the head of the queue waits for blocks and nobody overtakes it.
+    Admission is first come, first served, as blocks and places allow: a large sequence at the head
+    of the queue waits for blocks and nobody overtakes it. No more run than a batch has tokens, so
+    every decode is in every batch.
+
+    What decodes leave of a batch belongs to the oldest prompt and then to the others as they came,
+    but for a lane of at most half: it goes to prompts with at most half as much left as the oldest,
+    the shortest first. So a short prompt waits for shorter ones alone, and the oldest takes at most
+    twice the batches it would take alone. Each becomes the oldest in its turn.
 
     When a running sequence needs a block and none is free, the youngest gives up all of its own and
     goes back to the head of the queue, to compute its tokens again later: those that run are older
@@ -107,26 +112,25 @@ class Scheduler:
     def schedule(self) -> Batch | None:
         """The next forward pass, or None when there is nothing to compute."""
         preempted = self._grow()
-        chunks: list[Chunk] = []
-        prefills: list[Sequence] = []
-        started: list[Sequence] = []
-        for sequence in self._running.values():
-            if len(sequence.token_ids) - sequence.num_cached_tokens == 1:
-                chunks.append(make_chunk(sequence, 1))
-            else:
-                prefills.append(sequence)
+        self._admit()
+        decodes = [s for s in self._running.values() if s.num_missing_tokens == 1]
+        prompts = [s for s in self._running.values() if s.num_missing_tokens > 1]
+        chunks = [make_chunk(sequence, 1) for sequence in decodes]
         budget = self.max_batch_tokens - len(chunks)
-        candidates = chain(prefills, self._admit())
-        while budget > 0 and (candidate := next(candidates, None)) is not None:
-            chunks.append(self._take_chunk(candidate, budget))
+        hurried, num_hurried = pick_hurried(prompts, budget // 2)
+        budget -= num_hurried
+        for sequence in (s for s in prompts if s not in hurried):
+            if not budget:
+                break
+            chunks.append(self._take_chunk(sequence, budget))
             budget -= chunks[-1].length
-            if not candidate.has_started:
-                candidate.has_started = True
-                started.append(candidate)
+        for sequence in hurried:
+            chunks.append(self._take_chunk(sequence, num_hurried))
+            num_hurried -= chunks[-1].length
+        if not chunks:
+            return None
         num_reused, self._num_reused_tokens = self._num_reused_tokens, 0
-        return (
-            Batch(tuple(chunks), tuple(started), tuple(preempted), num_reused) if chunks else None
-        )
+        return Batch(tuple(chunks), tuple(mark_started(chunks)), tuple(preempted), num_reused)
 
     def retract(self, batch: Batch) -> None:
         """Take back what a batch was to make known: it was not computed."""
@@ -189,18 +193,18 @@ class Scheduler:
         self._waiting.move_to_end(sequence_id, last=False)
         return sequence
 
-    def _admit(self) -> Iterator[Sequence]:
+    def _admit(self) -> None:
         """Start waiting sequences one by one while blocks and places are left.
 
         A block for each that runs stays free: whoever is admitted is not preempted at once.
         """
-        while self._waiting and len(self._running) < self.max_sequences:
+        num_places = min(self.max_sequences, self.max_batch_tokens)
+        while self._waiting and len(self._running) < num_places:
             sequence = next(iter(self._waiting.values()))
             if not self.allocator.allocate(sequence, num_spare=len(self._running)):
                 return
             self._num_reused_tokens += sequence.num_cached_tokens
             self._running[sequence.sequence_id] = self._waiting.pop(sequence.sequence_id)
-            yield sequence
 
     def _check_fits(self, sequence: Sequence) -> None:
         if sequence.max_tokens > self.max_context_tokens:
@@ -210,6 +214,30 @@ class Scheduler:
                 f"request needs {num_all}: {num_prompt} in the prompt and {num_all - num_prompt} "
                 "new ones. Shorten the prompt or ask for fewer new tokens."
             )
+
+
+def pick_hurried(prompts: list[Sequence], lane: int) -> tuple[list[Sequence], int]:
+    """Who passes the first of `prompts` in a lane of so many tokens, and how many it takes."""
+    if len(prompts) < 2:
+        return [], 0
+    limit = prompts[0].num_missing_tokens // 2
+    short = [s for s in prompts[1:] if s.num_missing_tokens <= limit]
+    hurried: list[Sequence] = []
+    room = lane
+    for sequence in sorted(short, key=lambda s: s.num_missing_tokens):
+        if not room:
+            break
+        hurried.append(sequence)
+        room -= min(sequence.num_missing_tokens, room)
+    return hurried, lane - room
+
+
+def mark_started(chunks: Iterable[Chunk]) -> Iterator[Sequence]:
+    """Those that are computed for the first time."""
+    for chunk in chunks:
+        if not chunk.sequence.has_started:
+            chunk.sequence.has_started = True
+            yield chunk.sequence
 
 
 def make_chunk(sequence: Sequence, max_length: int) -> Chunk:

@@ -121,6 +121,11 @@ class Sequence:
         return len(self.token_ids) - len(self.prompt_ids)
 
     @property
+    def num_missing_tokens(self) -> int:
+        """How many tokens have no keys and values yet; one while it decodes."""
+        return len(self.token_ids) - self.num_cached_tokens
+
+    @property
     def num_reused_tokens(self) -> int:
         """How many tokens of the prompt did not have to be computed."""
         return max(len(self.prompt_ids) - self.num_computed_tokens, 0)

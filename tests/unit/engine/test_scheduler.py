@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from appliance.engine.kv_cache import BlockAllocator
 from appliance.engine.scheduler import Scheduler, rows_needed
@@ -104,7 +107,59 @@ def test_prompts_share_what_is_left_of_the_budget_in_order_of_arrival() -> None:
     for sequence_id in (1, 2, 3):
         scheduler.submit(make_sequence(sequence_id, 5))
     assert spans(scheduler.schedule()) == [(1, 0, 5), (2, 0, 3)]
-    assert scheduler.num_waiting == 1
+    advance(scheduler)
+    assert spans(scheduler.schedule()) == [(1, 5, 1), (2, 3, 2), (3, 0, 5)]
+
+
+def test_short_prompts_take_at_most_half_of_a_batch_from_a_long_one_shortest_first() -> None:
+    scheduler = make_scheduler(max_batch_tokens=16)
+    for sequence_id, length in ((1, 40), (2, 6), (3, 30), (4, 3)):
+        scheduler.submit(make_sequence(sequence_id, length))
+    assert spans(scheduler.schedule()) == [(1, 0, 8), (4, 0, 3), (2, 0, 5)]
+    advance(scheduler)
+    assert spans(scheduler.schedule()) == [(2, 5, 1), (4, 3, 1), (1, 8, 14)]
+
+
+def test_prompts_of_about_the_same_length_are_read_one_after_the_other() -> None:
+    scheduler = make_scheduler(max_batch_tokens=16)
+    for sequence_id, length in ((1, 16), (2, 9)):
+        scheduler.submit(make_sequence(sequence_id, length))
+    assert spans(scheduler.schedule()) == [(1, 0, 16)]
+
+
+@settings(max_examples=150, deadline=None)
+@given(
+    lengths=st.lists(st.integers(1, 60) | st.integers(1, 6), min_size=1, max_size=12),
+    max_batch_tokens=st.integers(4, 24),
+    num_new=st.integers(1, 9),
+)
+def test_decodes_never_wait_and_the_oldest_prompt_is_at_most_half_as_fast_as_alone(
+    lengths: list[int], max_batch_tokens: int, num_new: int
+) -> None:
+    """The bound on what short prompts may cost a long one; then nobody starves."""
+    scheduler = make_scheduler(
+        num_blocks=400, max_batch_tokens=max_batch_tokens, max_sequences=12, max_queued=12
+    )
+    for sequence_id, length in enumerate(lengths):
+        scheduler.submit(make_sequence(sequence_id, length, max_new_tokens=num_new))
+    num_batches: Counter[int] = Counter()  # by sequence, while it was the oldest prompt
+    while scheduler.has_work:
+        running = list(scheduler._running.values())
+        decoding = {s.sequence_id for s in running if s.num_missing_tokens == 1}
+        batch = scheduler.schedule()
+        assert batch is not None
+        computed = {chunk.sequence.sequence_id: chunk.length for chunk in batch.chunks}
+        assert decoding <= computed.keys()
+        prompts = [s for s in scheduler._running.values() if s.num_missing_tokens > 1]
+        if prompts:
+            oldest = prompts[0]
+            num_decodes = sum(c.sequence.num_missing_tokens == 1 for c in batch.chunks)
+            half = -(-(max_batch_tokens - num_decodes) // 2)
+            assert computed[oldest.sequence_id] >= min(half, oldest.num_missing_tokens)
+            num_batches[oldest.sequence_id] += num_decodes == 0
+        scheduler.commit(batch, [9 if chunk.is_sampled else None for chunk in batch.chunks])
+    for sequence_id, count in num_batches.items():
+        assert count <= 2 * -(-lengths[sequence_id] // max_batch_tokens)
 
 
 def test_no_more_sequences_run_than_a_batch_has_tokens() -> None:
