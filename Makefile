@@ -15,7 +15,7 @@ shell_scripts := .ci/run scripts/*.sh
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help setup serve chat test check fix bench build lock model nix-test nix-full clean
+.PHONY: help setup serve runtime chat test check fix bench build lock model nix-test nix-full clean
 
 help: ## list the recipes
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' Makefile
@@ -24,6 +24,9 @@ setup: $(dev) ## install all that the other recipes need
 
 serve: $(runtime) ## start the server (GPU=1: on a CUDA device)
 	@exec $(VENV)/bin/appliance serve $(ARGS)
+
+runtime: $(runtime) ## run the service of llama-runtime/ as its manifest says, without Flox
+	@exec $(VENV)/bin/python scripts/runtime.py $(ARGS)
 
 chat: $(runtime) ## talk to the model in this terminal
 	@exec $(VENV)/bin/appliance chat $(ARGS)
