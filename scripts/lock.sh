@@ -1,5 +1,6 @@
 #!/bin/sh
-# Writes requirements/*.txt, the hash locks, from pyproject.toml and requirements/*.in.
+# Writes the hash locks: requirements/*.txt from pyproject.toml and requirements/*.in, and from those
+# llama-build/wheels.lock.json for Nix.
 #
 #   scripts/lock.sh UV [--upgrade]
 #
@@ -29,7 +30,11 @@ compile cpu.txt pyproject.toml --constraint requirements/torch.in "$@" \
 # The CPU lock constrains the others: the same versions on a GPU and in tests.
 compile cuda.txt pyproject.toml --constraint requirements/torch.in \
     --constraint requirements/cpu.txt "$@"
+compile lean.txt requirements/lean.in --constraint requirements/cpu.txt "$@" \
+    --config-file requirements/lean.uv.toml
 compile dev.txt requirements/dev.in --constraint requirements/cpu.txt "$@"
-compile lock.txt requirements/lock.in "$@"
+compile lock.txt requirements/lock.in --constraint requirements/cpu.txt "$@"
 
 sed '/^#/d' requirements/torch-cpu.txt >>requirements/cpu.txt
+echo "locking llama-build/wheels.lock.json"
+PYTHONPATH=server "$(dirname "$uv")/python" -m appliance lock wheels --uv "$uv"

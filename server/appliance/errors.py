@@ -16,9 +16,11 @@ ApplianceError
 │   ├── QueueTimeout             503  queue_timeout
 │   ├── NotReady                 503  not_ready
 │   └── EngineFailure            500  engine_failure
-└── StartupError                 the process cannot start; the message goes to the terminal
-    ├── SettingsError
-    └── ModelRefused
+├── StartupError                 the process cannot start; the message goes to the terminal
+│   ├── SettingsError
+│   └── ModelRefused
+└── ReleaseError                 a lock, download, bundle or release that cannot be made or used;
+                                 the message goes to the terminal
 
 Messages say what is wrong, the value, the limit and the way out, in the reader's words. Those that
 go to a client never hold a path of the server or a traceback.
@@ -131,3 +133,9 @@ class ModelRefused(StartupError):
     """A model directory that is unsafe, incomplete or beyond what we can run."""
 
     exit_code = 3
+
+
+class ReleaseError(ApplianceError):
+    """What belongs to a release cannot be made, or does not hold what it promises."""
+
+    exit_code = 4

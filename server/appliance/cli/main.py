@@ -7,7 +7,7 @@ import sys
 from typing import TYPE_CHECKING, Protocol
 
 from appliance import __version__
-from appliance.cli import chat, complete, flox, serve, version
+from appliance.cli import chat, complete, flox, lock, serve, version
 from appliance.cli.parsing import ArgumentParser, HelpFormatter, examples
 from appliance.console.terminal import Terminal, discard_unwritten, open_missing_streams
 from appliance.errors import ApplianceError
@@ -34,6 +34,7 @@ COMMANDS: dict[str, Command] = {
     "complete": complete,
     "flox": flox,
     "version": version,
+    "lock": lock,
 }
 
 EXIT_BROKEN_PIPE = 1
