@@ -25,6 +25,10 @@ SCRIPT = REPOSITORY / "scripts" / "runtime.py"
 RUNTIME = REPOSITORY / "llama-runtime"
 CUDA = RUNTIME / "cuda"
 TIMEOUT_S = 60
+# Packages to run instead of this environment's own server and model, such as those of Nix.
+PACKAGES = [
+    word for path in os.environ.get("RUNTIME_PACKAGES", "").split() for word in ("--package", path)
+]
 # What a caller may set, and this machine may have set.
 CALLERS = ("MODEL_PATH", "HOST", "PORT", "LLAMA_MODEL")
 
@@ -99,7 +103,7 @@ def service(root: Path, port: int) -> Iterator[Service]:
     log = root / "cache" / "logs" / "llama.log"
     log.parent.mkdir(parents=True)
     log.write_text("the run before\n")
-    command = [sys.executable, str(SCRIPT), "--root", str(root)]
+    command = [sys.executable, str(SCRIPT), "--root", str(root), *PACKAGES]
     with subprocess.Popen(
         command,
         stdout=subprocess.PIPE,

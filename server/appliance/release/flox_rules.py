@@ -157,7 +157,7 @@ def services_wait_to_be_started(manifest: Manifest) -> Iterator[Complaint]:
         yield Complaint(
             ("services", "auto-start"),
             "services.auto-start is true: a pod would start the services beside its own command, "
-            "and two servers would want one port. Leave it off and use `flox activate -s`.",
+            "and two servers would want one port. Leave it off: `flox activate --start-services`.",
             severity="warning",
         )
 
