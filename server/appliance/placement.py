@@ -50,7 +50,7 @@ def choose_place(settings: Settings, model: ModelDirectory) -> Place:
         engine=engine,
         device=device,
         dtype=dtype,
-        quantization=settings.quantization,
+        quantization=quantization_of(settings, model),
         num_threads=num_threads,
         free_bytes=available_memory_bytes() if device == "cpu" else memory,
         library=library,
@@ -68,8 +68,8 @@ class Choice(NamedTuple):
 
 def choose_engine(settings: Settings, model: ModelDirectory) -> Choice:
     refuse_contradictions(settings, model)
-    if settings.engine == "native" or settings.quantization != "none":
-        return require_native(settings)
+    if settings.engine == "native" or quantization_of(settings, model) != "none":
+        return require_native(settings, model)
     if settings.engine != "auto":
         return Choice(settings.engine)
     if model.native is None:
@@ -79,12 +79,17 @@ def choose_engine(settings: Settings, model: ModelDirectory) -> Choice:
     return prefer_native(settings)
 
 
-def require_native(settings: Settings) -> Choice:
+def quantization_of(settings: Settings, model: ModelDirectory) -> str:
+    """How weights are computed with: as they are stored, or as the settings make them."""
+    return settings.quantization if model.quantization == "none" else model.quantization
+
+
+def require_native(settings: Settings, model: ModelDirectory) -> Choice:
     library, reason = load_kernels(settings)
     if library is None:
         raise SettingsError(
-            f"{native_wish(settings)} and {reason}. Install gcc or clang, or use "
-            f"{native_retreat(settings)}."
+            f"{native_wish(settings, model)} and {reason}. Install gcc or clang, or use "
+            f"{native_retreat(settings, model)}."
         )
     return Choice("native", library)
 
@@ -102,11 +107,17 @@ def prefer_native(settings: Settings) -> Choice:
 
 def refuse_contradictions(settings: Settings, model: ModelDirectory) -> None:
     """What no machine could do; the rest depends on what there is."""
-    is_quantized = settings.quantization != "none"
+    if model.quantization != "none" and settings.quantization not in ("none", model.quantization):
+        raise SettingsError(
+            f"--quantization is {settings.quantization} and the model is stored as "
+            f"{model.quantization}. Leave --quantization out, or use the original model."
+        )
+    wish, retreat = native_wish(settings, model), native_retreat(settings, model)
+    is_quantized = quantization_of(settings, model) != "none"
     if is_quantized and settings.engine in ("torch", "transformers"):
         raise SettingsError(
-            f"--quantization is {settings.quantization} and --engine is {settings.engine}, which "
-            "computes weights as they are stored. Use --engine native, or --quantization none."
+            f"{wish} and --engine is {settings.engine}, which has no quantized weights. "
+            f"Use --engine native, or {retreat}."
         )
     named = "native" if is_quantized else settings.engine
     if model.native is None and named in ("native", "torch"):
@@ -116,24 +127,28 @@ def refuse_contradictions(settings: Settings, model: ModelDirectory) -> None:
         )
     if named == "native" and settings.device == "cuda":
         raise SettingsError(
-            f"--device is cuda and {native_wish(settings)}, which computes on CPUs alone. "
-            f"Use {native_retreat(settings)}, or --device cpu."
+            f"--device is cuda and {wish}, which is computed on CPUs alone. "
+            f"Use {retreat}, or --device cpu."
         )
     if named == "native" and settings.dtype == "float32":
         raise SettingsError(
-            f"--dtype is float32 and {native_wish(settings)}, which computes in bfloat16 alone. "
-            f"Use {native_retreat(settings)}, or --dtype bfloat16."
+            f"--dtype is float32 and {wish}, which is computed in bfloat16 alone. "
+            f"Use {retreat}, or --dtype bfloat16."
         )
 
 
-def native_wish(settings: Settings) -> str:
-    """Which setting asks for the native engine."""
+def native_wish(settings: Settings, model: ModelDirectory) -> str:
+    """What asks for the native engine."""
+    if model.quantization != "none":
+        return f"the model is stored as {model.quantization}"
     if settings.quantization != "none":
         return f"--quantization is {settings.quantization}"
     return "--engine is native"
 
 
-def native_retreat(settings: Settings) -> str:
+def native_retreat(settings: Settings, model: ModelDirectory) -> str:
+    if model.quantization != "none":
+        return "the original model"
     return "--engine torch" if settings.quantization == "none" else "--quantization none"
 
 
@@ -197,18 +212,23 @@ def build_runner(
     place: Place,
     demand: sizing.Demand,
     size: sizing.Size,
+    weights_id: str | None = None,
 ) -> Runner:
-    """The runner of the place, its weights loaded."""
+    """The runner of the place, its weights loaded. `weights_id` is their hash, if known."""
     if place.engine == "transformers":
         return build_transformers_runner(model, place, size)
     sizing.check_room(demand, place.free_bytes)
     if place.engine == "native":
-        return build_native_runner(settings, model, place, size)
+        return build_native_runner(settings, model, place, size, weights_id)
     return build_torch_runner(model, place, size)
 
 
 def build_native_runner(
-    settings: Settings, model: ModelDirectory, place: Place, size: sizing.Size
+    settings: Settings,
+    model: ModelDirectory,
+    place: Place,
+    size: sizing.Size,
+    weights_id: str | None = None,
 ) -> Runner:
     """Without a cache directory the kernels are compiled, and the weights packed, at each start."""
     from appliance.engine.native_runner import NativeRunner
@@ -223,6 +243,7 @@ def build_native_runner(
         num_threads=place.num_threads,
         quantization=place.quantization,
         cache_dir=settings.cache_dir,
+        weights_id=weights_id,
     )
 
 

@@ -18,7 +18,7 @@ from appliance.console.terminal import Terminal
 from appliance.engine import sizing
 from appliance.engine.engine import Engine
 from appliance.file_hashes import FileHasher
-from appliance.identity import Identity, RunnerFacts, identify
+from appliance.identity import Identity, RunnerFacts, hash_model, identify
 from appliance.lifecycle import Answering, ApplianceServer, Timing, in_daemon_thread, listen
 from appliance.logs import configure_logging
 from appliance.machine import wait_passively
@@ -130,7 +130,8 @@ def load_model(
         extra = {"max_context_tokens": size.context_tokens, "wanted": size.wanted_tokens}
         logger.warning("context reduced to fit the memory", extra=extra)
     with sizing.refused_without_memory():
-        runner = build_runner(settings, model, place, demand, size)
+        weights_id = hash_model(model, hasher).weights
+        runner = build_runner(settings, model, place, demand, size, weights_id)
     info = runner.info
     logger.debug("weights loaded", extra={"runner": info.name, "dtype": info.dtype})
     engine = Engine(

@@ -49,12 +49,13 @@ def native_runner(
     num_blocks: int = NUM_BLOCKS,
     cache_dir: Path | None = None,
 ) -> NativeRunner:
-    config = parse_model_config(json.loads((path / "config.json").read_text()))
+    values = json.loads((path / "config.json").read_text())
+    config = parse_model_config({**values, "quantization_config": None})
     assert config is not None
     return NativeRunner(
         native_library(),
         config,
-        read_tensors(path, tuple(sorted(path.glob("*.safetensors")))),
+        read_tensors(path, tuple(sorted(path.glob("*.safetensors"))), is_quantized=True),
         block_size=block_size,
         num_blocks=num_blocks,
         num_threads=num_threads,

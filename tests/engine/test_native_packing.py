@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 
-from appliance.engine.packing import to_bfloat16, to_float32
+from appliance.engine.stored_tensors import to_bfloat16, to_float32
 from tests.engine.native_harness import BLOCK_SIZE, native_runner
 from tests.engine.runner_harness import Sequences, random_tokens, run_chunks
 from tests.model_factory import write_model

@@ -198,7 +198,7 @@ def load_native(path: Path, **changes: object) -> None:
         ),
         (
             {"engine": "transformers", "quantization": "int8"},
-            "--engine is transformers, which computes weights as they are stored",
+            "--engine is transformers, which has no quantized weights",
         ),
     ],
 )

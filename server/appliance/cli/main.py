@@ -7,7 +7,7 @@ import sys
 from typing import TYPE_CHECKING, Protocol
 
 from appliance import __version__
-from appliance.cli import chat, complete, flox, lock, serve, version
+from appliance.cli import chat, complete, flox, lock, quantize, serve, version
 from appliance.cli.parsing import ArgumentParser, HelpFormatter, examples
 from appliance.console.terminal import Terminal, discard_unwritten, open_missing_streams
 from appliance.errors import ApplianceError
@@ -33,6 +33,7 @@ COMMANDS: dict[str, Command] = {
     "chat": chat,
     "complete": complete,
     "flox": flox,
+    "quantize": quantize,
     "version": version,
     "lock": lock,
 }

@@ -69,6 +69,10 @@ class Terminal:
         is_done = done_bytes >= total_bytes
         self._note = "" if is_done else f", hashing {done_bytes * 100 // total_bytes} %"
 
+    def show_share(self, done: int, total: int) -> None:
+        """Say in the line of the moment how much of the work is done."""
+        self._note = f", {done * 100 // total} %"
+
     @contextmanager
     def loading(self, name: str) -> Iterator[None]:
         """Shows for how long `name` has been loading; in a file, one line says that it is."""

@@ -12,18 +12,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from appliance.engine.kernels.library import ERRORS, KEY_TILE, Layer, Model, NativeLibrary
-from appliance.engine.model.config import RopeConfig, RopeKind
-from appliance.engine.packing import (
-    QUANTIZATIONS,
-    Floats,
-    PackedWeights,
-    load_packed,
-    load_vector,
-    map_tensor,
-    to_bfloat16,
-)
+from appliance.engine.model.config import RopeConfig, RopeKind, expected_tensors
+from appliance.engine.packing import PackedWeights, load_packed
 from appliance.engine.runner import RunnerInfo
 from appliance.engine.sequence import Batch, ChunkOutput, LogitRows
+from appliance.engine.stored_tensors import Floats, load_vector, map_tensor, to_bfloat16
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -74,7 +67,7 @@ class NativeRunner:
         self._model = model
         self._model_address = ctypes.addressof(model)
         self._forward = library.forward_function()
-        num_parameters = sum(tensor.num_elements for tensor in tensors.values())
+        num_parameters = sum(math.prod(shape) for shape in expected_tensors(config).values())
         self._info = RunnerInfo(
             name="native",
             vocab_size=config.vocab_size,
@@ -84,7 +77,7 @@ class NativeRunner:
             num_parameters=num_parameters,
             weight_bytes=self._packed.size_bytes + self._tables.size_bytes,
             device="cpu",
-            dtype="bfloat16" if quantization == "none" else QUANTIZATIONS[quantization],
+            dtype="bfloat16" if quantization == "none" else quantization,
             num_threads=num_threads,
             has_fixed_arithmetic=True,
         )

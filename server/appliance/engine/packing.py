@@ -13,21 +13,20 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
-from numpy.typing import NDArray
 
 from appliance.engine.kernels.build import SOURCE_DIRECTORY, private_directory
 from appliance.engine.kernels.library import WEIGHT_KINDS, NativeLibrary, Weight
+from appliance.engine.model.quantized import kind_of, parts_of
+from appliance.engine.stored_tensors import map_tensor, to_bfloat16
+from appliance.engine.tiles import read_rows, write_tiles
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
+    from numpy.typing import NDArray
+
     from appliance.engine.model.config import ModelConfig
     from appliance.engine.model.tensor_file import TensorLocation
-
-QUANTIZATIONS = {"none": "bf16", "int8": "int8", "int4": "int4"}
-CONVERTED_AT_ONCE = 1 << 20  # elements: what conversion takes besides its result
-Words = NDArray[np.uint16]
-Floats = NDArray[np.float32]
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +39,7 @@ class Matrix:
     k: int
     offset: int
     size_bytes: int
+    is_stored: bool  # quantized already
 
 
 class PackedWeights:
@@ -60,34 +60,36 @@ class PackedWeights:
 
 
 def plan_matrices(
-    library: NativeLibrary, config: ModelConfig, quantization: str
+    library: NativeLibrary,
+    config: ModelConfig,
+    quantization: str,
+    *,
+    is_stored: bool = False,
 ) -> dict[str, Matrix]:
-    """Every linear layer by name and where it lies in the packed file.
-
-    The output matrix keeps 8 bits in an int4 model: every token's choice rests on it.
-    """
-    kind = QUANTIZATIONS[quantization]
+    """Every linear layer by name and where it lies in the packed file."""
     hidden, inner = config.hidden_size, config.intermediate_size
     q_size = config.num_heads * config.head_dim
     qkv_size = q_size + 2 * config.num_kv_heads * config.head_dim
-    parts: list[tuple[str, tuple[str, ...], str, int, int]] = []
+    parts: list[tuple[str, tuple[str, ...], int, int]] = []
     for index in range(config.num_layers):
         prefix = f"model.layers.{index}"
         qkv = tuple(f"{prefix}.self_attn.{name}_proj" for name in "qkv")
         gate_up = tuple(f"{prefix}.mlp.{name}_proj" for name in ("gate", "up"))
         parts += [
-            (f"{index}.qkv", qkv, kind, qkv_size, hidden),
-            (f"{index}.out", (f"{prefix}.self_attn.o_proj",), kind, hidden, q_size),
-            (f"{index}.gate_up", gate_up, kind, 2 * inner, hidden),
-            (f"{index}.down", (f"{prefix}.mlp.down_proj",), kind, hidden, inner),
+            (f"{index}.qkv", qkv, qkv_size, hidden),
+            (f"{index}.out", (f"{prefix}.self_attn.o_proj",), hidden, q_size),
+            (f"{index}.gate_up", gate_up, 2 * inner, hidden),
+            (f"{index}.down", (f"{prefix}.mlp.down_proj",), hidden, inner),
         ]
-    head = "model.embed_tokens" if config.is_tied else "lm_head"
-    parts.append(("head", (head,), "int8" if kind == "int4" else kind, config.vocab_size, hidden))
+    head = "model.embed_tokens" if config.is_tied and not is_stored else "lm_head"
+    parts.append(("head", (head,), config.vocab_size, hidden))
     plan: dict[str, Matrix] = {}
     offset = 0
-    for name, tensors, kind_, n, k in parts:
-        size = library.weight_size(WEIGHT_KINDS[kind_], n, k)
-        plan[name] = Matrix(tensors, kind_, n, k, offset, size)
+    for name, tensors, n, k in parts:
+        layer = "lm_head" if name == "head" else name
+        kind = "bf16" if quantization == "none" else kind_of(layer, quantization)
+        size = library.weight_size(WEIGHT_KINDS[kind], n, k)
+        plan[name] = Matrix(tensors, kind, n, k, offset, size, is_stored)
         offset += -(-size // mmap.PAGESIZE) * mmap.PAGESIZE
     return plan
 
@@ -107,7 +109,8 @@ def load_packed(  # noqa: PLR0913 - called once, by name
     `weights_id` names the contents of the weight files (a digest), so that copies share one packed
     file; without it their paths, sizes and times of change do.
     """
-    plan = plan_matrices(library, config, quantization)
+    is_stored = "lm_head.scales" in tensors
+    plan = plan_matrices(library, config, quantization, is_stored=is_stored)
     size = max(matrix.offset + matrix.size_bytes for matrix in plan.values())
 
     def write(pages: mmap.mmap) -> None:
@@ -126,44 +129,6 @@ def load_packed(  # noqa: PLR0913 - called once, by name
         with path.open("rb") as file:
             pages = mmap.mmap(file.fileno(), size, access=mmap.ACCESS_READ)
     return PackedWeights(library, plan, pages)
-
-
-def load_vector(tensors: Mapping[str, TensorLocation], name: str) -> Floats:
-    """A norm's weight or a bias, in float32."""
-    return to_float32(map_tensor(tensors[name]), tensors[name].dtype)
-
-
-def map_tensor(location: TensorLocation) -> NDArray[np.generic]:
-    """The stored tensor without a copy, bfloat16 as 16-bit words."""
-    first_page = location.start - location.start % mmap.ALLOCATIONGRANULARITY
-    with location.path.open("rb") as file:
-        length = location.end - first_page
-        pages = mmap.mmap(file.fileno(), length, access=mmap.ACCESS_READ, offset=first_page)
-    dtype = {"BF16": "<u2", "F16": "<f2", "F32": "<f4"}[location.dtype]
-    values = np.frombuffer(pages, np.uint8, location.size_bytes, location.start - first_page)
-    if location.start % np.dtype(dtype).itemsize:
-        values = values.copy()  # the format does not promise alignment
-    return values.view(dtype).reshape(location.shape)
-
-
-def to_float32(values: NDArray[np.generic], dtype: str) -> Floats:
-    if dtype == "BF16":
-        return (values.astype(np.uint32) << 16).view(np.float32)
-    return values.astype(np.float32)
-
-
-def to_bfloat16(values: NDArray[np.generic], dtype: str) -> Words:
-    """Rounded to nearest, ties to even; what is stored so already is not copied."""
-    if dtype == "BF16":
-        return values.view(np.uint16)
-    flat, words = values.reshape(-1), np.empty(values.size, np.uint16)
-    for first in range(0, values.size, CONVERTED_AT_ONCE):
-        part = slice(first, first + CONVERTED_AT_ONCE)
-        floats = flat[part].astype(np.float32)
-        bits = floats.view(np.uint32)
-        rounded = (bits + np.uint32(0x7FFF) + (bits >> np.uint32(16) & np.uint32(1))) >> 16
-        words[part] = np.where(np.isnan(floats), 0x7FC0, rounded)
-    return words.reshape(values.shape)
 
 
 def _key(
@@ -203,6 +168,21 @@ def _write_whole(path: Path, size: int, write: Callable[[mmap.mmap], None]) -> N
         os.close(descriptor)
 
 
+def quantize_rows(
+    library: NativeLibrary, pool: int, kind: str, stored: TensorLocation
+) -> dict[str, NDArray[np.generic]]:
+    """A stored matrix as the parts that a quantized model keeps of it."""
+    n, k = stored.shape
+    words = to_bfloat16(map_tensor(stored), stored.dtype)
+    with mmap.mmap(-1, library.weight_size(WEIGHT_KINDS[kind], n, k)) as pages:
+        weight = Weight(WEIGHT_KINDS[kind], n, k, None)
+        library.pack_weight(pool, ctypes.byref(weight), _address(pages), words.ctypes.data)
+        tiles = np.frombuffer(pages, np.uint8)
+        rows = {name: part.copy() for name, part in read_rows(tiles, kind, n, k).items()}
+        del tiles  # a map with views cannot be closed
+        return rows
+
+
 def _pack(
     library: NativeLibrary,
     pool: int,
@@ -210,12 +190,26 @@ def _pack(
     tensors: Mapping[str, TensorLocation],
     pages: mmap.mmap,
 ) -> None:
+    if matrix.is_stored:
+        _arrange(matrix, tensors, pages)
+        return
     locations = [tensors[f"{name}.weight"] for name in matrix.tensors]
     parts = [to_bfloat16(map_tensor(location), location.dtype) for location in locations]
     words = parts[0] if len(parts) == 1 else np.concatenate(parts)
     weight = Weight(WEIGHT_KINDS[matrix.kind], matrix.n, matrix.k, None)
     begin = _address(pages) + matrix.offset
     library.pack_weight(pool, ctypes.byref(weight), begin, words.ctypes.data)
+
+
+def _arrange(matrix: Matrix, tensors: Mapping[str, TensorLocation], pages: mmap.mmap) -> None:
+    """What was quantized before only changes its order."""
+    names = parts_of(matrix.kind, matrix.n, matrix.k)
+    stored = {
+        part: [map_tensor(tensors[f"{name}.{part}"]) for name in matrix.tensors] for part in names
+    }
+    rows = {part: np.concatenate(arrays) for part, arrays in stored.items()}
+    tiles = np.frombuffer(pages, np.uint8, matrix.size_bytes, matrix.offset)
+    write_tiles(rows, matrix.kind, matrix.n, matrix.k, tiles)
 
 
 def _address(pages: mmap.mmap) -> int:

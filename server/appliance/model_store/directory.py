@@ -9,18 +9,26 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from appliance.engine.model.config import expected_tensors, parse_model_config
+from appliance.engine.model.quantized import kept_tensors, quantized_tensors
 from appliance.errors import ModelRefused
 from appliance.file_hashes import FileHasher
 from appliance.model_store.inventory import CONFIG, GENERATION_CONFIG, take_inventory
 from appliance.model_store.lock import verify_lock
+from appliance.model_store.quantization import read_quantization
 from appliance.model_store.tokenizer_files import TokenizerFiles, read_tokenizer_files
-from appliance.model_store.weights import read_tensors, select_expected, stored_dtype
+from appliance.model_store.weights import (
+    read_tensors,
+    select_expected,
+    select_quantized,
+    stored_dtype,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from appliance.engine.model.config import ModelConfig
     from appliance.engine.model.tensor_file import TensorLocation
+    from appliance.model_store.inventory import Inventory
     from appliance.model_store.json_file import JsonObject
 
 MAX_LAYERS = 1000  # a config.json with more is a mistake or an attack on memory
@@ -67,7 +75,8 @@ class ModelDirectory:
     num_tokens: int  # the tokenizer's largest id plus one
     vocab_size: int | None  # rows of the embedding; may exceed num_tokens
     max_context_tokens: int | None  # None: config.json does not say
-    dtype: str  # stored: bfloat16, float16 or float32
+    dtype: str  # stored: bfloat16, float16 or float32; of a quantized model what is not quantized
+    quantization: str  # stored: none, int8 or int4
     num_parameters: int
     weight_bytes: int
     generation_defaults: GenerationDefaults
@@ -86,10 +95,9 @@ def open_model(
     is_locked = verify_lock(inventory, hasher or FileHasher())
     config = inventory.read_object("config")
     architecture, model_type = _check_kind(config)
-    native = _parse_native(config)
-    tensors = read_tensors(path, inventory.weight_files)
-    if native is not None:
-        tensors = select_expected(tensors, expected_tensors(native), is_tied=native.is_tied)
+    quantization = read_quantization(config)
+    native = _parse_native({**config, "quantization_config": None})
+    tensors = _read_weights(inventory, native, quantization)
     tokenizer = read_tokenizer_files(inventory)
     vocab_size = native.vocab_size if native is not None else _vocab_size(config, tensors)
     _check_vocab(tokenizer, vocab_size)
@@ -114,10 +122,39 @@ def open_model(
         vocab_size=vocab_size,
         max_context_tokens=native.max_context_tokens if native else _context(config),
         dtype=stored_dtype(tensors),
-        num_parameters=sum(location.num_elements for location in tensors.values()),
+        quantization=quantization,
+        num_parameters=_num_parameters(native, tensors),
         weight_bytes=sum(location.size_bytes for location in tensors.values()),
         generation_defaults=_generation_defaults(generation),
     )
+
+
+def _read_weights(
+    inventory: Inventory, native: ModelConfig | None, quantization: str
+) -> Mapping[str, TensorLocation]:
+    directory, files = inventory.directory, inventory.weight_files
+    if quantization == "none":
+        tensors = read_tensors(directory, files)
+        if native is None:
+            return tensors
+        return select_expected(tensors, expected_tensors(native), is_tied=native.is_tied)
+    if native is None:
+        raise ModelRefused(
+            f"The model is quantized, and {CONFIG} describes none that quantized weights are for."
+            " Quantize the original again."
+        )
+    return select_quantized(
+        read_tensors(directory, files, is_quantized=True),
+        quantized_tensors(native, quantization),
+        kept_tensors(native),
+    )
+
+
+def _num_parameters(native: ModelConfig | None, tensors: Mapping[str, TensorLocation]) -> int:
+    """Of the model itself, however many values quantizing stores them in."""
+    if native is not None:
+        return sum(math.prod(shape) for shape in expected_tensors(native).values())
+    return sum(location.num_elements for location in tensors.values())
 
 
 def default_name(path: Path) -> str:
@@ -129,7 +166,7 @@ def default_name(path: Path) -> str:
 
 
 def _check_kind(config: JsonObject) -> tuple[str, str]:
-    """Architecture and model type of a causal language model that is stored unquantized."""
+    """Architecture and model type of a causal language model."""
     architectures, model_type = config.get("architectures"), config.get("model_type")
     if not isinstance(model_type, str) or not model_type:
         raise ModelRefused(f"{CONFIG} has no model_type, so nobody can tell what the model is.")
@@ -143,12 +180,6 @@ def _check_kind(config: JsonObject) -> tuple[str, str]:
             f"{architecture[:80]} is not a causal language model, so it cannot continue text."
             " Use a model whose architecture ends in ForCausalLM."
         )
-    for field in ("quantization_config", "compression_config"):
-        if config.get(field) is not None:
-            raise ModelRefused(
-                f"The model is quantized ({field} in {CONFIG}), which is not supported. Use the"
-                " original in bfloat16, float16 or float32."
-            )
     return architecture, model_type
 
 

@@ -31,7 +31,7 @@ def verify_lock(inventory: Inventory, hasher: FileHasher) -> bool:
 
     A pinned file must be there and be the same; a file that would be read must be pinned.
     """
-    path = _find_lock(inventory.directory)
+    path = find_lock(inventory.directory)
     if path is None:
         return False
     pins = _parse_pins(read_shallow_json_object(path, max_bytes=MAX_SMALL_JSON_BYTES))
@@ -51,7 +51,8 @@ def verify_lock(inventory: Inventory, hasher: FileHasher) -> bool:
     return True
 
 
-def _find_lock(directory: Path) -> Path | None:
+def find_lock(directory: Path) -> Path | None:
+    """In the directory, or beside it."""
     for path in (directory / LOCK_FILE, directory.absolute().parent / LOCK_FILE):
         if path.is_symlink() or path.exists():
             return path

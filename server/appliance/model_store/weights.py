@@ -7,7 +7,7 @@ from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from appliance.engine.model.tensor_file import ELEMENT_SIZES, TensorLocation
+from appliance.engine.model.tensor_file import ELEMENT_SIZES, QUANTIZED_SIZES, TensorLocation
 from appliance.errors import ModelRefused
 from appliance.model_store.json_file import read_json_object
 from appliance.model_store.safetensors_header import StoredTensor, read_header
@@ -112,8 +112,11 @@ def _check_presence(shards: list[str], names: Collection[str]) -> None:
         )
 
 
-def read_tensors(directory: Path, weight_files: tuple[Path, ...]) -> dict[str, TensorLocation]:
+def read_tensors(
+    directory: Path, weight_files: tuple[Path, ...], *, is_quantized: bool = False
+) -> dict[str, TensorLocation]:
     """Every tensor of a model, in a dtype that a runner can compute with; buffers left out."""
+    dtypes = {*ELEMENT_SIZES, *(QUANTIZED_SIZES if is_quantized else ())}
     found: dict[str, _Placed] = {}
     for path in weight_files:
         for name, stored in read_header(path).items():
@@ -126,7 +129,7 @@ def read_tensors(directory: Path, weight_files: tuple[Path, ...]) -> dict[str, T
     kept = {name: placed for name, placed in found.items() if not _BUFFER.search(name)}
     if not kept:
         raise ModelRefused("The weight files hold no tensors.")
-    return {name: _locate(name, placed) for name, placed in kept.items()}
+    return {name: _locate(name, placed, dtypes) for name, placed in kept.items()}
 
 
 def _compare_with_index(found: Mapping[str, _Placed], weight_map: Mapping[str, str]) -> None:
@@ -141,9 +144,9 @@ def _compare_with_index(found: Mapping[str, _Placed], weight_map: Mapping[str, s
             )
 
 
-def _locate(name: str, placed: _Placed) -> TensorLocation:
+def _locate(name: str, placed: _Placed, dtypes: Collection[str]) -> TensorLocation:
     stored = placed.stored
-    if stored.dtype not in ELEMENT_SIZES:
+    if stored.dtype not in dtypes:
         raise ModelRefused(
             f"Tensor {name[:200]!r} in {placed.path.name} is stored as {stored.dtype}; only"
             f" {', '.join(sorted(ELEMENT_SIZES))} can be computed with. Use an unquantized copy."
@@ -186,13 +189,32 @@ def select_expected(
     return {name: tensors[name] for name in expected}
 
 
+def select_quantized(
+    tensors: Mapping[str, TensorLocation],
+    expected: Mapping[str, tuple[str, tuple[int, ...]]],
+    kept: Mapping[str, tuple[int, ...]],
+) -> dict[str, TensorLocation]:
+    """Exactly the tensors of a quantized model, each in the dtype that its layout has."""
+    shapes = {**kept, **{name: shape for name, (_, shape) in expected.items()}}
+    selected = select_expected(tensors, shapes, is_tied=False)
+    for name, location in selected.items():
+        allowed = {expected[name][0]} if name in expected else set(ELEMENT_SIZES)
+        if location.dtype not in allowed:
+            raise ModelRefused(
+                f"Tensor {name} in {location.path.name} is stored as {location.dtype}; in a"
+                f" quantized model it must be {' or '.join(sorted(allowed))}. Quantize it again."
+            )
+    return selected
+
+
 def _count(names: list[str]) -> str:
     return "1 tensor is" if len(names) == 1 else f"{len(names)} tensors are"
 
 
 def stored_dtype(tensors: Mapping[str, TensorLocation]) -> str:
-    """The dtype that most bytes are stored in, by torch's name."""
+    """The dtype that most bytes are stored in, by torch's name; quantized layers aside."""
     sizes: Counter[str] = Counter()
     for location in tensors.values():
-        sizes[location.dtype] += location.size_bytes
+        if location.dtype in DTYPE_NAMES:
+            sizes[location.dtype] += location.size_bytes
     return DTYPE_NAMES[max(sorted(sizes), key=lambda dtype: sizes[dtype])]

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import ctypes
+from collections.abc import Iterator
+from contextlib import contextmanager
 from ctypes import POINTER, c_char_p, c_float, c_int32, c_size_t, c_void_p
 from typing import TYPE_CHECKING
 
@@ -94,6 +96,17 @@ class NativeLibrary:
     def choose_variant(self, name: str) -> bool:
         """Compute with `name` from now on, in every runner; False if this CPU lacks it."""
         return bool(self._choose(name.encode()))
+
+    @contextmanager
+    def threads(self, count: int) -> Iterator[int]:
+        """A pool of threads for as long as it is needed."""
+        pool = self.pool_create(count)
+        if pool is None:
+            raise MemoryError("The native kernels could not start their threads.")
+        try:
+            yield pool
+        finally:
+            self.pool_destroy(pool)
 
     def forward_function(self) -> ctypes._NamedFuncPointer:
         """The forward pass of the variant in use."""

@@ -11,6 +11,7 @@ if TYPE_CHECKING:
 
 # Bytes of an element, by safetensors' names of the types that a runner can compute with.
 ELEMENT_SIZES = {"F32": 4, "F16": 2, "BF16": 2}
+QUANTIZED_SIZES = {"I8": 1, "U8": 1}  # see quantized.py
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -18,8 +19,8 @@ class TensorLocation:
     """One stored tensor: row-major, little-endian, in bytes [start, end) of the file at `path`.
 
     `start` and `end` count from the beginning of the file, header included. Whoever builds one
-    has checked that the range lies in the file, that `dtype` is a key of ELEMENT_SIZES and that
-    `end - start` is `size_bytes`.
+    has checked that the range lies in the file, that `dtype` is a key of ELEMENT_SIZES (or, of
+    a quantized layer, of QUANTIZED_SIZES) and that `end - start` is `size_bytes`.
     """
 
     path: Path
@@ -34,4 +35,4 @@ class TensorLocation:
 
     @property
     def size_bytes(self) -> int:
-        return self.num_elements * ELEMENT_SIZES[self.dtype]
+        return self.num_elements * (ELEMENT_SIZES | QUANTIZED_SIZES)[self.dtype]
