@@ -9,6 +9,7 @@ lock := requirements/$(if $(GPU),cuda,cpu).txt
 # installs nothing.
 runtime := $(VENV)/.installed-$(shell cat $(lock) pyproject.toml | cksum | cut -d ' ' -f 1)
 dev := $(runtime)-$(shell cksum < requirements/dev.txt | cut -d ' ' -f 1)
+platform = $(shell $(VENV)/bin/python -c 'import sysconfig; print(sysconfig.get_platform())')
 shell_scripts := .ci/run scripts/*.sh
 
 # Start-up time is part of the product: let Python keep its byte code.
@@ -48,9 +49,12 @@ fix: $(dev) ## put right what ruff can
 bench: $(runtime) ## measure this machine
 	@exec $(VENV)/bin/python -m bench $(ARGS)
 
-build: $(runtime) ## the wheel, in dist/
-	@rm -rf build/lib build/bdist.*
-	@$(VENV)/bin/python -m pip wheel --quiet --no-deps --no-build-isolation --wheel-dir dist .
+build: $(runtime) ## the wheel, in dist/ (KERNELS=1: for this platform, with compiled kernels)
+	@rm -rf build/lib build/bdist.* server/appliance/engine/kernels/*.so
+	@$(if $(KERNELS),$(VENV)/bin/python -m appliance.engine.kernels)
+	@$(VENV)/bin/python -m pip wheel --quiet --no-deps --no-build-isolation --wheel-dir dist \
+		$(if $(KERNELS),--config-settings=--build-option=--plat-name=$(platform)) . \
+		&& rm -f server/appliance/engine/kernels/*.so
 	@ls -l dist/*.whl
 
 lock: ## write requirements/*.txt anew (ARGS=--upgrade: with newer versions)

@@ -41,7 +41,7 @@ class BuildError(Exception):
 
 def load_library(cache_dir: Path | None) -> Found:
     """The library that came with the package, the one in `cache_dir`, or one compiled into it."""
-    prebuilt = SOURCE_DIRECTORY / f"kernels-{platform.machine()}-{hash_sources()[:16]}.so"
+    prebuilt = SOURCE_DIRECTORY / prebuilt_name()
     if prebuilt.exists():
         return _open(prebuilt, "came with the package")
     compiler = find_compiler()
@@ -55,6 +55,25 @@ def load_library(cache_dir: Path | None) -> Found:
         return _build_and_open(compiler, directory)
     except (BuildError, OSError, subprocess.SubprocessError) as error:
         return Found(None, f"the kernels could not be built with {compiler}: {error}")
+
+
+def prebuilt_name() -> str:
+    """Of the library that comes with a package: none that is stale or for another machine fits."""
+    return f"kernels-{platform.machine()}-{hash_sources()[:16]}.so"
+
+
+def prebuild(directory: Path) -> Path:
+    """Compile the library that comes with a package, and see that it loads."""
+    compiler = find_compiler()
+    if compiler is None:
+        raise BuildError(f"there is no C compiler on the PATH ({', '.join(COMPILERS)})")
+    target = directory / prebuilt_name()
+    build(compiler, target)
+    target.chmod(0o755)  # it is there for every user
+    found = _open(target, "just built")
+    if found.library is None:
+        raise BuildError(found.reason)
+    return target
 
 
 def find_compiler() -> Path | None:

@@ -121,15 +121,38 @@ def test_a_compiler_that_fails_is_told_too(tmp_path: Path, monkeypatch: pytest.M
 
 
 @needs_compiler
-def test_a_library_that_came_with_the_package_is_preferred(
-    whole_library: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_a_library_that_came_with_the_package_needs_no_compiler(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    package = tmp_path / "kernels"
+    package.mkdir()
     for source in building.SOURCE_DIRECTORY.glob("*.[ch]"):
-        (tmp_path / source.name).write_bytes(source.read_bytes())
-    monkeypatch.setattr(building, "SOURCE_DIRECTORY", tmp_path)
-    prebuilt = tmp_path / f"kernels-{platform.machine()}-{hash_sources()[:16]}.so"
-    prebuilt.write_bytes(whole_library.read_bytes())
-    assert load_library(None).reason == "came with the package"
+        (package / source.name).write_bytes(source.read_bytes())
+    subprocess.run(
+        [sys.executable, "-m", "appliance.engine.kernels", "--out", package],
+        check=True,
+        capture_output=True,
+        timeout=300,
+    )
+    monkeypatch.setattr(building, "SOURCE_DIRECTORY", package)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    found = load_library(None)
+    assert found.library is not None
+    assert found.reason == "came with the package"
+    (package / "linear.c").write_text("changed")
+    assert load_library(None).library is None  # made of other sources
+
+
+def test_building_for_a_package_says_what_it_lacks(tmp_path: Path) -> None:
+    result = subprocess.run(
+        [sys.executable, "-m", "appliance.engine.kernels", "--out", tmp_path],
+        check=False,
+        capture_output=True,
+        text=True,
+        env={"PATH": str(tmp_path), "PYTHONPATH": ":".join(filter(None, sys.path))},
+    )
+    assert result.returncode == 1
+    assert "could not be built: there is no C compiler on the PATH" in result.stderr
 
 
 @needs_compiler
