@@ -45,7 +45,8 @@ class FakeRunner:
     and wherever a chunk does not go on where its sequence was, or where blocks that others computed
     end, or begin anew after a release.
 
-    With `script`, greedy decoding says the script, token by token, then its last token for ever.
+    With `memory` only so many of the tokens before count, so that it repeats itself. With `script`,
+    greedy decoding says the script, token by token, then its last token for ever.
     """
 
     def __init__(
@@ -57,6 +58,7 @@ class FakeRunner:
         max_context_tokens: int = 128,
         script: Iterable[int] = (),
         has_fixed_arithmetic: bool = True,
+        memory: int | None = None,
     ) -> None:
         self.info = RunnerInfo(
             name="fake",
@@ -77,7 +79,8 @@ class FakeRunner:
         self.released: list[int] = []
         self.num_failures_left = 0  # so many of the next forward passes raise
         self.nan_sequence_ids: set[int] = set()
-        self._num_computed: dict[int, int] = {}  # tokens by sequence id, until its release
+        self.memory = memory
+        self._computed: dict[int, range] = {}  # by sequence id: where it may go on, until released
         generator = np.random.default_rng(0)
         self._logits = generator.normal(0, 2, (NUM_PREFIX_CLASSES, vocab_size)).astype(np.float32)
         self._hidden = generator.normal(0, 1, (NUM_PREFIX_CLASSES, 8)).astype(np.float32)
@@ -96,11 +99,11 @@ class FakeRunner:
 
     def release(self, sequence_id: int) -> None:
         self.released.append(sequence_id)
-        self._num_computed.pop(sequence_id, None)
+        self._computed.pop(sequence_id, None)
 
     def logits_after(self, token_ids: Iterable[int]) -> FloatArray:
         """The logits [V] this model gives after a prefix: what a test compares with."""
-        logits: FloatArray = self._logits[prefix_class(np.array(list(token_ids), dtype=np.int64))]
+        logits: FloatArray = self._logits[self._class(np.array(list(token_ids), dtype=np.int64))]
         return logits
 
     def embedding_of(self, token_ids: Iterable[int]) -> FloatArray:
@@ -110,11 +113,12 @@ class FakeRunner:
 
     def _write(self, chunk: Chunk) -> bool:
         block_size, sequence_id = self.info.block_size, chunk.sequence.sequence_id
-        num_skipped = chunk.start - self._num_computed.get(sequence_id, 0)
-        is_whole = chunk.start % block_size == 0  # what was skipped lies in blocks of others
-        if num_skipped < 0 or (num_skipped and not (is_whole and self.info.has_fixed_arithmetic)):
+        expected = self._computed.get(sequence_id, range(1))  # several where guesses were computed
+        is_shared = chunk.start >= expected.stop and chunk.start % block_size == 0
+        if chunk.start not in expected and not (is_shared and self.info.has_fixed_arithmetic):
             self.faults.append(f"sequence {sequence_id} is not computed in order")
-        self._num_computed[sequence_id] = chunk.start + chunk.length
+        end = chunk.start + chunk.length
+        self._computed[sequence_id] = range(end - len(chunk.draft), end + 1)
         for position, token_id in enumerate(chunk.token_ids, start=chunk.start):
             block = chunk.sequence.block_table[position // block_size]
             self._slots[block, position % block_size] = token_id
@@ -123,7 +127,7 @@ class FakeRunner:
     def _compute(self, chunk: Chunk) -> ChunkOutput:
         sequence, end = chunk.sequence, chunk.start + chunk.length
         prefix = self._slots[sequence.block_table].reshape(-1)[:end]
-        if prefix.tolist() != sequence.token_ids[:end]:
+        if prefix.tolist() != [*sequence.token_ids, *chunk.draft][:end]:
             self.faults.append(f"sequence {sequence.sequence_id} reads tokens that are not its own")
         hidden_sum = self._hidden_sum(prefix, chunk.start) if sequence.is_pooled else None
         return ChunkOutput(logits=self._rows(chunk, prefix), hidden_sum=hidden_sum)
@@ -132,23 +136,25 @@ class FakeRunner:
         if chunk.rows is LogitRows.NONE:
             return None
         first = chunk.start if chunk.rows is LogitRows.ALL else len(prefix) - 1
-        classes = [prefix_class(prefix[: position + 1]) for position in range(first, len(prefix))]
+        classes = [self._class(prefix[: position + 1]) for position in range(first, len(prefix))]
         logits = self._logits[classes]
         if self.script and chunk.is_sampled:
-            index = min(chunk.sequence.num_new_tokens, len(self.script) - 1)
-            logits[-1, self.script[index]] = logits[-1].max() + 20
+            for row in range(1 + len(chunk.draft)):
+                index = min(chunk.sequence.num_new_tokens + row, len(self.script) - 1)
+                at = row - 1 - len(chunk.draft)
+                logits[at, self.script[index]] = logits[at].max() + 20
         if chunk.sequence.sequence_id in self.nan_sequence_ids:
             logits[-1, 0] = np.nan
         return logits
 
     def _hidden_sum(self, prefix: NDArray[np.int64], start: int) -> DoubleArray:
-        classes = [prefix_class(prefix[: position + 1]) for position in range(start, len(prefix))]
+        classes = [self._class(prefix[: position + 1]) for position in range(start, len(prefix))]
         hidden_sum: DoubleArray = self._hidden[classes].sum(axis=0, dtype=np.float64)
         return hidden_sum
 
-
-def prefix_class(prefix: NDArray[np.int64]) -> int:
-    return zlib.crc32(prefix.tobytes()) % NUM_PREFIX_CLASSES
+    def _class(self, prefix: NDArray[np.int64]) -> int:
+        seen = prefix if self.memory is None else prefix[-self.memory :]
+        return zlib.crc32(seen.tobytes()) % NUM_PREFIX_CLASSES
 
 
 @dataclass
@@ -161,6 +167,8 @@ class FakeObserver:
     intervals_s: list[float] = field(default_factory=list)
     num_preemptions: int = 0
     num_reused_tokens: int = 0
+    num_drafted: int = 0
+    num_accepted: int = 0
     ends: list[FinishReason] = field(default_factory=list)
 
     def on_start(self, num_prompt_tokens: int, /) -> None:
@@ -171,6 +179,10 @@ class FakeObserver:
 
     def on_step(self, num_tokens: int, duration_s: float, /) -> None:
         self.steps.append((num_tokens, duration_s))
+
+    def on_draft(self, num_drafted: int, num_accepted: int, /) -> None:
+        self.num_drafted += num_drafted
+        self.num_accepted += num_accepted
 
     def on_first_token(self, delay_s: float, /) -> None:
         self.first_delays_s.append(delay_s)

@@ -84,6 +84,12 @@ class Metrics:
         self._generated_tokens = self._counter(
             "appliance_generated_tokens_total", "Tokens sampled for answers."
         )
+        self._drafted_tokens = self._counter(
+            "appliance_drafted_tokens_total", "Tokens guessed from what a sequence said before."
+        )
+        self._accepted_tokens = self._counter(
+            "appliance_accepted_draft_tokens_total", "Guessed tokens that the model chose, too."
+        )
         self._first_token = self._histogram(
             "appliance_first_token_seconds",
             "From a sequence's submission to its first token.",
@@ -161,6 +167,10 @@ class Metrics:
     def on_step(self, num_tokens: int, duration_s: float, /) -> None:
         self._step_tokens.observe(num_tokens)
         self._step_duration.observe(duration_s)
+
+    def on_draft(self, num_drafted: int, num_accepted: int, /) -> None:
+        self._drafted_tokens.inc(num_drafted)
+        self._accepted_tokens.inc(num_accepted)
 
     def on_first_token(self, delay_s: float, /) -> None:
         self._generated_tokens.inc()

@@ -89,6 +89,11 @@ class Settings:
         "compute what several prompts begin with once; only where that changes no bit of an answer",
         choices=("on", "off"),
     )
+    speculation: str = setting(
+        "on",
+        "guess tokens from what was said before and check them together; only where no bit changes",
+        choices=("on", "off"),
+    )
     max_queued: int = setting(
         256, "sequences that wait at most; more are answered 503", low=0, high=10**6
     )

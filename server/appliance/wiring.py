@@ -141,6 +141,7 @@ def load_model(
         max_queued=settings.max_queued,
         queue_timeout_s=settings.queue_timeout_s,
         shares_prefixes=settings.prefix_cache == "on",
+        speculates=settings.speculation == "on",
         observer=metrics,
     )
     text = build_text_model(model, info, min(size.context_tokens, engine.max_context_tokens))

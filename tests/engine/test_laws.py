@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from appliance.engine.drafting import MAX_LENGTH
 from appliance.engine.engine import Engine
 from appliance.engine.sequence import FinishReason, SamplingParams, TokenEvent
 from appliance.engine.stream import SequenceStream
@@ -58,6 +59,8 @@ class House:
     num_spare_blocks: int
     max_batch_tokens: int
     max_sequences: int
+    speculates: bool = False
+    memory: int | None = None  # of the model, which repeats itself with a short one
 
     @property
     def num_blocks(self) -> int:
@@ -65,8 +68,6 @@ class House:
 
 
 Scene = tuple[House, list[Action]]
-
-LARGE_HOUSE = House(block_size=4, num_spare_blocks=0, max_batch_tokens=64, max_sequences=1)
 
 
 def requests(
@@ -112,6 +113,8 @@ house_strategy = st.builds(
     num_spare_blocks=st.integers(0, 12),
     max_batch_tokens=st.integers(1, 24),
     max_sequences=st.integers(1, 5),
+    speculates=st.booleans(),
+    memory=st.sampled_from([None, 1, 2]),
 )
 steps_strategy = st.builds(Steps, st.integers(1, 4))
 arrivals_strategy: st.SearchStrategy[list[Action]] = st.lists(
@@ -133,6 +136,8 @@ cramped_house_strategy = st.builds(
     num_spare_blocks=st.integers(0, 2),
     max_batch_tokens=st.integers(12, 32),
     max_sequences=st.integers(4, 8),
+    speculates=st.booleans(),
+    memory=st.sampled_from([None, 1]),
 )
 rush_strategy: st.SearchStrategy[list[Request]] = st.lists(
     requests(max_prompt=12, min_new=8, stop_token_ids=[frozenset()]), min_size=4, max_size=7
@@ -156,13 +161,18 @@ class Play:
     streams: list[SequenceStream] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        self.runner = FakeRunner(block_size=self.house.block_size, num_blocks=self.house.num_blocks)
+        self.runner = FakeRunner(
+            block_size=self.house.block_size,
+            num_blocks=self.house.num_blocks,
+            memory=self.house.memory,
+        )
         self.engine = Engine(
             self.runner,
             max_batch_tokens=self.house.max_batch_tokens,
             max_sequences=self.house.max_sequences,
             max_queued=100,
             queue_timeout_s=QUEUE_TIMEOUT_S,
+            speculates=self.house.speculates,
             observer=self.observer,
             clock=self.clock,
         )
@@ -212,7 +222,9 @@ class Play:
         for sequence in running:
             num_blocks = len(sequence.block_table)
             assert num_blocks * allocator.block_size >= sequence.num_cached_tokens
-            assert num_blocks <= -(-len(sequence.token_ids) // allocator.block_size)
+            num_drafted = MAX_LENGTH if self.house.speculates else 0
+            most = -(-(len(sequence.token_ids) + num_drafted) // allocator.block_size)
+            assert num_blocks <= most
         for sequence in running:
             known = allocator._digest_of.keys() & set(sequence.block_table)
             assert {allocator._digest_of[block] for block in known} <= set(sequence.block_digests)
@@ -244,8 +256,18 @@ def is_dropped(event: TokenEvent) -> bool:
     return event.finish_reason in FAILURES
 
 
-async def answer_alone(request: Request) -> list[TokenEvent]:
-    play = Play(LARGE_HOUSE)
+async def answer_alone(
+    request: Request, memory: int | None = None, num_spare_blocks: int = 0
+) -> list[TokenEvent]:
+    play = Play(
+        House(
+            block_size=4,
+            num_spare_blocks=num_spare_blocks,
+            max_batch_tokens=64,
+            max_sequences=1,
+            memory=memory,
+        )
+    )
     play.act(request)
     play.run_dry()
     return (await play.collect())[0]
@@ -267,7 +289,7 @@ def test_batching_never_changes_an_answer(scene: Scene) -> None:
             play.act(action)
         play.run_dry()
         for request, events in zip(play.requests, await play.collect(), strict=True):
-            alone = await answer_alone(request)
+            alone = await answer_alone(request, house.memory)
             assert [content(event) for event in events] == [content(event) for event in alone]
 
     asyncio.run(scenario())
@@ -286,7 +308,7 @@ def test_every_sequence_ends_in_exactly_one_final_event(scene: Scene) -> None:
             reasons = [event.finish_reason for event in events if event.finish_reason is not None]
             assert reasons == [events[-1].finish_reason]
             if events[-1].finish_reason in FAILURES:
-                alone = await answer_alone(request)
+                alone = await answer_alone(request, house.memory)
                 kept = [content(event) for event in events[:-1]]
                 assert kept == [content(event) for event in alone][: len(kept)]
         assert set(play.runner.released) == {stream.sequence_id for stream in play.streams}
@@ -419,5 +441,37 @@ def test_a_failed_pass_leaves_nothing_to_be_found() -> None:
         answers = await play.collect()
         assert [events[-1].finish_reason for events in answers[:2]] == [FinishReason.FAILED] * 2
         assert answers[2][0].num_reused_tokens == 0
+
+    asyncio.run(scenario())
+
+
+def test_guesses_are_made_and_change_no_answer() -> None:
+    """What makes sure that the laws above have seen guesses, right ones and wrong ones."""
+
+    async def scenario() -> None:
+        play = Play(
+            House(
+                block_size=4,
+                num_spare_blocks=40,
+                max_batch_tokens=32,
+                max_sequences=2,
+                speculates=True,
+                memory=1,
+            )
+        )
+        for seed in range(12):
+            params = SamplingParams(
+                max_new_tokens=30,
+                seed=seed,
+                temperature=seed % 2 * 0.4,
+                frequency_penalty=0.2,
+                num_logprobs=2,
+            )
+            play.act(Request((*range(6), *range(6)), params))
+        play.run_dry()
+        assert 10 < play.observer.num_accepted < play.observer.num_drafted - 5
+        for request, events in zip(play.requests, await play.collect(), strict=True):
+            alone = await answer_alone(request, memory=1, num_spare_blocks=40)
+            assert [content(event) for event in events] == [content(event) for event in alone]
 
     asyncio.run(scenario())

@@ -56,6 +56,7 @@ class House:
     num_spare_blocks: int = 0
     num_shuffled: int = 0  # blocks taken and given back beforehand, out of order
     shares_prefixes: bool = False
+    speculates: bool = False
 
 
 params_strategy = st.builds(
@@ -87,6 +88,7 @@ house_strategy = st.builds(
     num_spare_blocks=st.integers(0, 20),
     num_shuffled=st.integers(0, 5),
     shares_prefixes=st.sampled_from([True, True, False]),
+    speculates=st.booleans(),
 )
 
 
@@ -145,6 +147,7 @@ async def answer_all(
         max_queued=100,
         queue_timeout_s=1e9,
         shares_prefixes=house.shares_prefixes,
+        speculates=house.speculates,
         observer=observer or FakeObserver(),
     )
     shuffle_blocks(engine._allocator, house.num_shuffled)
@@ -180,7 +183,7 @@ def test_no_schedule_changes_an_answer(
     house: House,
     requests: list[Request],
 ) -> None:
-    """Batch size, order, arrival, chunk size, threads, block placement, prefix hits, restart."""
+    """Batch size, order, arrival, chunk size, threads, block placement, prefix hits, guesses."""
 
     async def scenario() -> None:
         together = await answer_all(models[name], quantization, house, requests)
@@ -260,6 +263,46 @@ def test_a_prefix_found_in_the_cache_changes_no_bit(
 
 
 @pytest.mark.parametrize("quantization", QUANTIZATIONS)
+@pytest.mark.parametrize("temperature", [0.0, 0.5])
+def test_guessing_tokens_changes_no_bit(temperature: float, quantization: str) -> None:
+    """A model that has four words only repeats itself enough for guesses to be right, and wrong."""
+    path = embedded_model()
+    words = random_tokens(12, vocab_size=4096)
+    requests = [
+        Request(
+            (*words[index:], *words, *words),
+            SamplingParams(
+                max_new_tokens=60,
+                seed=index,
+                temperature=temperature,
+                repetition_penalty=1.0 + index % 2 * 0.05,
+                logit_bias=dict.fromkeys(words[:4], 40.0),
+                num_logprobs=2,
+            ),
+            False,
+            index % 3,
+        )
+        for index in range(4)
+    ]
+
+    async def scenario() -> None:
+        observer = FakeObserver()
+        house = House(max_sequences=2, num_threads=2, num_spare_blocks=30, speculates=True)
+        guessed = await answer_all(path, quantization, house, requests, observer)
+        assert 0 < observer.num_accepted <= observer.num_drafted
+        assert temperature == 0.0 or observer.num_accepted < observer.num_drafted
+        assert guessed == [
+            answer
+            for request in requests
+            for answer in await answer_all(
+                path, quantization, House(num_spare_blocks=30), [request]
+            )
+        ]
+
+    asyncio.run(scenario())
+
+
+@pytest.mark.parametrize("quantization", QUANTIZATIONS)
 def test_the_embedded_model_answers_alike_in_every_house(quantization: str) -> None:
     path = embedded_model()
     params = SamplingParams(max_new_tokens=MAX_NEW, seed=7, temperature=0.9, num_logprobs=3)
@@ -282,6 +325,7 @@ def test_the_embedded_model_answers_alike_in_every_house(quantization: str) -> N
                 num_spare_blocks=30,
                 num_shuffled=3,
                 shares_prefixes=True,
+                speculates=True,
             )
             assert await answer_all(path, quantization, house, requests) == alone
 

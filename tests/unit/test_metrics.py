@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from appliance.engine.engine import EngineObserver
+from appliance.engine.observer import EngineObserver
 from appliance.engine.sequence import FinishReason
 from appliance.metrics import BUILD_LABELS, CONTENT_TYPE, Metrics
 
@@ -45,11 +45,14 @@ def test_tokens_are_counted_as_they_come() -> None:
     metrics = Metrics()
     metrics.on_start(12)
     metrics.on_reuse(8)
+    metrics.on_draft(7, 3)
     metrics.on_first_token(0.2)
     metrics.on_next_token(0.02)
     metrics.on_next_token(0.03)
     assert value(metrics, "appliance_prompt_tokens_total") == 12
     assert value(metrics, "appliance_reused_tokens_total") == 8
+    assert value(metrics, "appliance_drafted_tokens_total") == 7
+    assert value(metrics, "appliance_accepted_draft_tokens_total") == 3
     assert value(metrics, "appliance_generated_tokens_total") == 3
     assert value(metrics, "appliance_first_token_seconds_count") == 1
     assert value(metrics, "appliance_token_interval_seconds_sum") == pytest.approx(0.05)

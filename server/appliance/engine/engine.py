@@ -7,57 +7,31 @@ import itertools
 import logging
 import threading
 import time
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 from appliance.engine.kv_cache import BlockAllocator
-from appliance.engine.sampler import choose
 from appliance.engine.scheduler import Scheduler
 from appliance.engine.sequence import (
-    Batch,
     Constraint,
     FinishReason,
     SamplingParams,
     Sequence,
     TokenEvent,
-    TokenLogprobs,
 )
+from appliance.engine.step import Stepper, log_fields
 from appliance.engine.stream import SequenceStream, push_all
 from appliance.errors import InvalidRequest, NotReady
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
+    from appliance.engine.observer import EngineObserver
     from appliance.engine.runner import Runner
 
 logger = logging.getLogger(__name__)
 
 MAX_FAILED_STEPS = 3  # in a row, until the engine calls itself failed
 CANCEL_TIMEOUT_S = 5.0  # how long a drain waits for what it cancelled
-
-
-class EngineObserver(Protocol):
-    """Told what happens when it happens, on the engine thread, and before any reader is."""
-
-    def on_start(self, num_prompt_tokens: int, /) -> None:
-        """A sequence is computed for the first time."""
-
-    def on_reuse(self, num_tokens: int, /) -> None:
-        """So many tokens were found in the cache and are not computed."""
-
-    def on_step(self, num_tokens: int, duration_s: float, /) -> None:
-        """A forward pass has ended, and its tokens are sampled."""
-
-    def on_first_token(self, delay_s: float, /) -> None:
-        """A sequence has its first token, so long after it was submitted."""
-
-    def on_next_token(self, interval_s: float, /) -> None:
-        """A sequence has another token, so long after the one before."""
-
-    def on_preempt(self) -> None:
-        """A sequence gave its blocks to an older one and computes its tokens again later."""
-
-    def on_end(self, reason: FinishReason, /) -> None:
-        """A sequence has ended; once for each that was submitted."""
 
 
 class Engine:
@@ -76,6 +50,7 @@ class Engine:
         max_queued: int,
         queue_timeout_s: float,
         shares_prefixes: bool = True,
+        speculates: bool = True,
         observer: EngineObserver | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -92,10 +67,12 @@ class Engine:
             max_queued=max_queued,
             queue_timeout_s=queue_timeout_s,
             max_context_tokens=info.max_context_tokens,
+            speculates=speculates and info.has_fixed_arithmetic,
             clock=clock,
         )
         self._runner = runner
         self._observer = observer
+        self._stepper = Stepper(runner, self._scheduler, observer, clock)
         self._clock = clock
         self._wakeup = threading.Condition()
         self._thread: threading.Thread | None = None
@@ -104,7 +81,6 @@ class Engine:
         self._sequence_ids = itertools.count(1)
         self._streams: dict[int, SequenceStream] = {}  # of the sequences without a final event
         self._cancelled_ids: dict[int, FinishReason] = {}  # and what they end in
-        self._num_failed_steps = 0
         self._last_step_at = self._busy_since = clock()
 
     @property
@@ -131,7 +107,7 @@ class Engine:
     @property
     def has_failed(self) -> bool:
         """True while the latest steps all failed; one that succeeds clears it."""
-        return self._num_failed_steps >= MAX_FAILED_STEPS
+        return self._stepper.num_failed >= MAX_FAILED_STEPS
 
     def is_stalled(self, after_s: float) -> bool:
         """True when there is work and no step has ended for `after_s` seconds."""
@@ -226,10 +202,9 @@ class Engine:
             batch = self._scheduler.schedule()
             for sequence in self._scheduler.expire():
                 dropped[sequence.sequence_id] = FinishReason.TIMED_OUT
-        events = [self._end(sequence_id, reason) for sequence_id, reason in dropped.items()]
+        events = [self._stepper.end(sequence_id, reason) for sequence_id, reason in dropped.items()]
         if batch is not None:
-            self._begin(batch)
-            events += self._compute(batch)
+            events += self._stepper.run(batch)
         self._last_step_at = self._clock()
         if batch is not None and self._observer is not None:
             self._observer.on_step(batch.num_tokens, self._last_step_at - started_at)
@@ -245,7 +220,7 @@ class Engine:
                     with self._wakeup:
                         fields = log_fields(self._scheduler.sequences)
                     logger.exception("an engine step failed; every sequence ends", extra=fields)
-                    self._num_failed_steps += 1
+                    self._stepper.num_failed += 1
                     self._end_all(FinishReason.FAILED)
         finally:
             self._is_accepting = False
@@ -257,65 +232,6 @@ class Engine:
             while not (self._is_stopping or self._cancelled_ids or self._scheduler.has_work):
                 self._wakeup.wait()
             return not self._is_stopping
-
-    def _begin(self, batch: Batch) -> None:
-        """Have the runner forget the preempted, and report them and who is new."""
-        for sequence in batch.preempted:
-            self._runner.release(sequence.sequence_id)
-        if self._observer is not None:
-            for sequence in batch.started:
-                self._observer.on_start(sequence.num_prompt_tokens)
-            for _ in batch.preempted:
-                self._observer.on_preempt()
-            if batch.num_reused_tokens:
-                self._observer.on_reuse(batch.num_reused_tokens)
-
-    def _compute(self, batch: Batch) -> list[TokenEvent]:
-        try:
-            outputs = self._runner.forward(batch)
-        except Exception:
-            sequences = [chunk.sequence for chunk in batch.chunks]
-            logger.exception("a forward pass failed", extra=log_fields(sequences))
-            self._num_failed_steps += 1
-            self._scheduler.retract(batch)
-            return [self._fail(sequence.sequence_id) for sequence in sequences]
-        self._num_failed_steps = 0
-        events: list[TokenEvent] = []
-        choices: list[tuple[int | None, TokenLogprobs | None]] = []
-        for chunk, output in zip(batch.chunks, outputs, strict=True):
-            try:
-                choices.append(choose(chunk, output))
-            except Exception:
-                logger.exception("no token can be chosen", extra=log_fields([chunk.sequence]))
-                choices.append((None, None))
-                events.append(self._fail(chunk.sequence.sequence_id))
-        reasons = self._scheduler.commit(batch, [token_id for token_id, _ in choices])
-        now = self._clock()
-        for chunk, choice, reason in zip(batch.chunks, choices, reasons, strict=True):
-            if choice[0] is not None:
-                self._report_token(chunk.sequence, now)
-            if reason is not None:
-                self._runner.release(chunk.sequence.sequence_id)
-            if reason is not None or choice[0] is not None:
-                events.append(chunk.sequence.make_event(*choice, reason))
-        return events
-
-    def _report_token(self, sequence: Sequence, now: float) -> None:
-        last_at, sequence.last_token_at_s = sequence.last_token_at_s, now
-        if self._observer is None:
-            return
-        if last_at is None:
-            self._observer.on_first_token(now - sequence.arrived_at_s)
-        else:
-            self._observer.on_next_token(now - last_at)
-
-    def _fail(self, sequence_id: int) -> TokenEvent:
-        self._scheduler.cancel(sequence_id)
-        return self._end(sequence_id, FinishReason.FAILED)
-
-    def _end(self, sequence_id: int, reason: FinishReason) -> TokenEvent:
-        self._runner.release(sequence_id)
-        return TokenEvent(sequence_id, finish_reason=reason)
 
     def _end_all(self, reason: FinishReason) -> None:
         with self._wakeup:
@@ -342,16 +258,6 @@ class Engine:
                     self._observer.on_end(event.finish_reason)
         finally:
             push_all(pairs)
-
-
-def log_fields(sequences: Iterable[Sequence]) -> dict[str, list[int] | list[str]]:
-    """What tells whose sequences these are; the choices of one request share its id."""
-    sequences = list(sequences)
-    request_ids = [s.request_id for s in sequences if s.request_id is not None]
-    return {
-        "sequence_ids": [sequence.sequence_id for sequence in sequences],
-        "request_ids": list(dict.fromkeys(request_ids)),
-    }
 
 
 def check_token_ids(sequence: Sequence, vocab_size: int) -> None:

@@ -100,7 +100,7 @@ class NativeRunner:
             counts.append(count)
             num_pooled += sequence.is_pooled
             fields += (start, length, count, sequence.is_pooled, len(table))
-            token_ids += sequence.token_ids[start:end]
+            token_ids += chunk.token_ids
             blocks += table
         fields[1] = len(token_ids)
         data = array("i", fields + token_ids + blocks)

@@ -218,23 +218,25 @@ def gather_prompt_logprobs(logits: FloatArray, sequence: Sequence, start: int) -
         )
 
 
-def choose(chunk: Chunk, output: ChunkOutput) -> tuple[int | None, TokenLogprobs | None]:
-    """Take down what a chunk says about its prompt, and choose the token after it if one is due."""
-    sequence, params, logits = chunk.sequence, chunk.sequence.params, output.logits
+def gather(chunk: Chunk, output: ChunkOutput) -> None:
+    """Take down what a chunk says about its prompt: log-probabilities, or its part of a mean."""
+    sequence = chunk.sequence
     if output.hidden_sum is not None:
         hidden_sum = output.hidden_sum.astype(np.float64)
         gathered = sequence.hidden_sum
         sequence.hidden_sum = hidden_sum if gathered is None else gathered + hidden_sum
-    if logits is None:
-        return None, None
-    if chunk.rows is LogitRows.ALL:
-        gather_prompt_logprobs(logits, sequence, chunk.start)
-    if not chunk.is_sampled:
-        return None, None
-    token_id = sample(logits[-1], sequence)
+    is_scored = sequence.params.num_prompt_logprobs is not None and chunk.rows is LogitRows.ALL
+    if output.logits is not None and is_scored:
+        gather_prompt_logprobs(output.logits, sequence, chunk.start)
+
+
+def choose(logits: FloatArray, sequence: Sequence) -> tuple[int, TokenLogprobs | None]:
+    """The next token of a sequence from its logits [V], taken in by its grammar."""
+    params = sequence.params
+    token_id = sample(logits, sequence)
     logprobs = None
     if params.num_logprobs is not None:
-        logprobs = token_logprobs(logits[-1], token_id, params.num_logprobs)
+        logprobs = token_logprobs(logits, token_id, params.num_logprobs)
     if sequence.constraint is not None and token_id not in params.stop_token_ids:
         sequence.constraint.accept(token_id)
     return token_id, logprobs

@@ -7,6 +7,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator
 from itertools import chain
 
+from appliance.engine.drafting import MAX_ROWS
 from appliance.engine.kv_cache import BlockAllocator
 from appliance.engine.sequence import Batch, Chunk, FinishReason, LogitRows, Sequence
 from appliance.errors import ContextLengthExceeded, Overloaded
@@ -38,6 +39,7 @@ class Scheduler:
         max_queued: int,
         queue_timeout_s: float,
         max_context_tokens: int | None = None,
+        speculates: bool = False,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.allocator = allocator
@@ -45,6 +47,7 @@ class Scheduler:
         self.max_sequences = max_sequences
         self.max_queued = max_queued
         self.queue_timeout_s = queue_timeout_s
+        self.speculates = speculates
         capacity = allocator.capacity_tokens
         self.max_context_tokens = min(max_context_tokens or capacity, capacity)
         self._clock = clock
@@ -115,7 +118,9 @@ class Scheduler:
         self._admit()
         decodes = [s for s in self._running.values() if s.num_missing_tokens == 1]
         prompts = [s for s in self._running.values() if s.num_missing_tokens > 1]
-        chunks = [make_chunk(sequence, 1) for sequence in decodes]
+        # Guesses pay while a pass of few rows costs about as much as one of a single row.
+        num_rows = min(MAX_ROWS, self.max_batch_tokens) if self.speculates and not prompts else 0
+        chunks = [self._decode_chunk(s, num_rows // len(decodes) - 1) for s in decodes]
         budget = self.max_batch_tokens - len(chunks)
         hurried, num_hurried = pick_hurried(prompts, budget // 2)
         budget -= num_hurried
@@ -137,29 +142,26 @@ class Scheduler:
         for chunk in batch.chunks:
             self.allocator.retract(chunk.sequence, chunk.start)
 
-    def commit(self, batch: Batch, token_ids: Iterable[int | None]) -> list[FinishReason | None]:
-        """Record a computed batch and what was sampled from each chunk; free those that end.
+    def commit(self, chunk: Chunk, token_id: int | None) -> FinishReason | None:
+        """Record a computed chunk and the token chosen after it; free the sequence if it ends.
 
-        A chunk whose sequence was dropped after it was scheduled is passed over.
+        For a chunk with a draft once more for each token that was guessed right. One whose sequence
+        was dropped after it was scheduled is passed over.
         """
-        reasons: list[FinishReason | None] = []
-        for chunk, token_id in zip(batch.chunks, token_ids, strict=True):
-            sequence = chunk.sequence
-            if sequence.sequence_id not in self._running:
-                reasons.append(None)
-                continue
-            sequence.num_cached_tokens = chunk.start + chunk.length
-            self.allocator.publish(sequence, chunk.start, sequence.num_cached_tokens)
-            if not sequence.num_new_tokens:
-                sequence.num_computed_tokens += chunk.length
-            if token_id is not None:
-                sequence.token_ids.append(token_id)
-            reason = finish_reason(sequence, token_id)
-            if reason is not None:
-                del self._running[sequence.sequence_id]
-                self.allocator.free(sequence)
-            reasons.append(reason)
-        return reasons
+        sequence = chunk.sequence
+        if sequence.sequence_id not in self._running:
+            return None
+        sequence.num_cached_tokens = min(chunk.start + chunk.length, len(sequence.token_ids))
+        self.allocator.publish(sequence, chunk.start, sequence.num_cached_tokens)
+        if not sequence.num_new_tokens:
+            sequence.num_computed_tokens += chunk.length
+        if token_id is not None:
+            sequence.token_ids.append(token_id)
+        reason = finish_reason(sequence, token_id)
+        if reason is not None:
+            del self._running[sequence.sequence_id]
+            self.allocator.free(sequence)
+        return reason
 
     def _take_chunk(self, sequence: Sequence, max_length: int) -> Chunk:
         """The next tokens of a prompt, after those that are known by now.
@@ -174,6 +176,20 @@ class Scheduler:
         if chunk.length > 1:
             self.allocator.publish(sequence, chunk.start, chunk.start + chunk.length)
         return chunk
+
+    def _decode_chunk(self, sequence: Sequence, max_draft: int) -> Chunk:
+        """The one token to compute, and after it guesses at what comes next."""
+        num_tokens = len(sequence.token_ids)
+        max_draft = min(max_draft, sequence.params.max_new_tokens - sequence.num_new_tokens - 1)
+        if max_draft < 1 or sequence.is_pooled:
+            return make_chunk(sequence, 1)
+        draft = sequence.drafter.draft(sequence.token_ids, max_draft)
+        num_wanted, num_spare = num_tokens + len(draft), len(self._running)
+        if not draft or not self.allocator.allocate(
+            sequence, num_tokens=num_wanted, num_spare=num_spare
+        ):
+            return make_chunk(sequence, 1)
+        return Chunk(sequence, num_tokens - 1, 1 + len(draft), LogitRows.ALL, draft)
 
     def _grow(self) -> list[Sequence]:
         """Give running sequences, oldest first, the blocks they lack; returns who was preempted."""

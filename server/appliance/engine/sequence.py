@@ -10,6 +10,8 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from appliance.engine.drafting import Drafter
+
 FloatArray = NDArray[np.float32]
 DoubleArray = NDArray[np.float64]
 
@@ -99,6 +101,7 @@ class Sequence:
     token_ids: list[int] = field(default_factory=list)  # prompt and new tokens
     num_cached_tokens: int = 0  # leading tokens whose keys and values are in the cache
     block_table: list[int] = field(default_factory=list)  # empty unless it runs
+    drafter: Drafter = field(default_factory=Drafter)
     block_digests: list[bytes] = field(default_factory=list)  # kept by the block allocator
     num_computed_tokens: int = 0  # until the first new token; twice computed counts twice
     arrived_at_s: float = 0.0
@@ -189,16 +192,18 @@ class Chunk:
     start: int
     length: int
     rows: LogitRows
+    draft: tuple[int, ...] = ()  # its last tokens, if they are guesses at what comes next
 
     @property
     def token_ids(self) -> list[int]:
-        return self.sequence.token_ids[self.start : self.start + self.length]
+        known = self.sequence.token_ids[self.start : self.start + self.length]
+        return [*known, *self.draft] if self.draft else known
 
     @property
     def is_sampled(self) -> bool:
         """True when it reaches the end of what is known and a new token is wanted."""
         sequence = self.sequence
-        reaches_end = self.start + self.length == len(sequence.token_ids)
+        reaches_end = self.start + self.length - len(self.draft) == len(sequence.token_ids)
         return reaches_end and not sequence.is_pooled and sequence.params.max_new_tokens > 0
 
 

@@ -14,6 +14,7 @@ from appliance.engine.sampler import (
     candidates,
     choose,
     draw,
+    gather,
     gather_prompt_logprobs,
     mix,
     nucleus,
@@ -253,7 +254,7 @@ def test_logprobs_are_those_of_the_raw_logits() -> None:
     sequence = make_sequence(
         SamplingParams(max_new_tokens=8, seed=0, top_k=1, logit_bias={2: 50.0}, num_logprobs=1)
     )
-    token_id, logprobs = choose(Chunk(sequence, 0, 2, LogitRows.LAST), ChunkOutput(logits[None]))
+    token_id, logprobs = choose(logits, sequence)
     assert token_id == 2
     assert logprobs is not None
     assert logprobs.logprob == pytest.approx(math.log(0.2))
@@ -297,7 +298,7 @@ def test_hidden_states_add_up_across_chunks() -> None:
     sequence = Sequence(sequence_id=1, prompt_ids=(1, 2), params=GREEDY, is_pooled=True)
     for position, hidden in enumerate(([1.0, 2.0], [3.0, 4.0])):
         chunk = Chunk(sequence, position, 1, LogitRows.NONE)
-        assert choose(chunk, ChunkOutput(hidden_sum=np.array(hidden))) == (None, None)
+        gather(chunk, ChunkOutput(hidden_sum=np.array(hidden)))
     assert sequence.hidden_sum is not None
     assert sequence.hidden_sum.tolist() == [4.0, 6.0]
 
@@ -306,7 +307,6 @@ def test_a_grammar_hears_of_every_token_but_the_stop_token() -> None:
     params = SamplingParams(max_new_tokens=8, seed=0, stop_token_ids=frozenset({0}))
     sequence = make_sequence(params)
     sequence.constraint = constraint = FakeConstraint([1, 0])
-    chunk = Chunk(sequence, 0, 2, LogitRows.LAST)
     for expected in (1, 0):
-        assert choose(chunk, ChunkOutput(np.zeros((1, 4), dtype=np.float32)))[0] == expected
+        assert choose(np.zeros(4, dtype=np.float32), sequence)[0] == expected
     assert constraint.accepted == [1]

@@ -69,14 +69,15 @@ def advance(scheduler: Scheduler, token_id: int = 9) -> list[FinishReason | None
     """Compute one batch, sampling `token_id` wherever a token is due."""
     batch = scheduler.schedule()
     assert batch is not None
-    return scheduler.commit(batch, [token_id if c.is_sampled else None for c in batch.chunks])
+    return [scheduler.commit(c, token_id if c.is_sampled else None) for c in batch.chunks]
 
 
 def advance_and_get(scheduler: Scheduler) -> Batch:
     """Compute one batch, and return it."""
     batch = scheduler.schedule()
     assert batch is not None
-    scheduler.commit(batch, [9 if chunk.is_sampled else None for chunk in batch.chunks])
+    for chunk in batch.chunks:
+        scheduler.commit(chunk, 9 if chunk.is_sampled else None)
     return batch
 
 
@@ -157,7 +158,8 @@ def test_decodes_never_wait_and_the_oldest_prompt_is_at_most_half_as_fast_as_alo
             half = -(-(max_batch_tokens - num_decodes) // 2)
             assert computed[oldest.sequence_id] >= min(half, oldest.num_missing_tokens)
             num_batches[oldest.sequence_id] += num_decodes == 0
-        scheduler.commit(batch, [9 if chunk.is_sampled else None for chunk in batch.chunks])
+        for chunk in batch.chunks:
+            scheduler.commit(chunk, 9 if chunk.is_sampled else None)
     for sequence_id, count in num_batches.items():
         assert count <= 2 * -(-lengths[sequence_id] // max_batch_tokens)
 
@@ -254,7 +256,8 @@ def advance_to_preemption(scheduler: Scheduler) -> Batch:
         assert batch is not None
         if batch.preempted:
             return batch
-        scheduler.commit(batch, [9 if chunk.is_sampled else None for chunk in batch.chunks])
+        for chunk in batch.chunks:
+            scheduler.commit(chunk, 9 if chunk.is_sampled else None)
     raise AssertionError("nobody was preempted")
 
 
@@ -390,7 +393,7 @@ def test_a_chunk_whose_sequence_was_dropped_meanwhile_is_passed_over() -> None:
     batch = scheduler.schedule()
     assert batch is not None
     scheduler.cancel(1)
-    assert scheduler.commit(batch, [9]) == [None]
+    assert scheduler.commit(batch.chunks[0], 9) is None
     assert sequence.num_new_tokens == 0
 
 

@@ -1,0 +1,59 @@
+"""Guesses a sequence's next tokens from what it said before, and stops where guesses fail."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence as Tokens
+
+NUM_CONTEXT_TOKENS = 3  # alike, for what came after them to be worth a guess
+FIRST_LENGTH = 2
+MAX_LENGTH = 7
+MAX_ROWS = 8  # of a batch, drafts included: about so many cost little more than one
+FIRST_PAUSE_TOKENS = 16
+MAX_PAUSE_TOKENS = 512
+
+
+class Drafter:
+    """The guesses for one sequence: after the same three tokens, what came after them last time.
+
+    A guess that is right all along makes the next one twice as long. One that is wrong at once
+    is followed by a pause, each time twice as long: whoever never repeats itself pays for a few
+    wasted guesses in hundreds of tokens.
+    """
+
+    __slots__ = ("_last_end_of", "_length", "_num_indexed", "_pause_tokens", "_resume_at")
+
+    def __init__(self) -> None:
+        # What a run of tokens was followed by when it came last: the index of the token after it.
+        self._last_end_of: dict[tuple[int, ...], int] = {}
+        self._num_indexed = NUM_CONTEXT_TOKENS
+        self._length = FIRST_LENGTH
+        self._pause_tokens = FIRST_PAUSE_TOKENS
+        self._resume_at = 0
+
+    def draft(self, token_ids: Tokens[int], max_length: int) -> tuple[int, ...]:
+        """What may come after `token_ids`, which only ever grow; nothing is a frequent answer."""
+        num_tokens = len(token_ids)
+        if max_length < 1 or num_tokens < max(self._resume_at, NUM_CONTEXT_TOKENS):
+            return ()
+        for end in range(self._num_indexed, num_tokens):
+            self._last_end_of[tuple(token_ids[end - NUM_CONTEXT_TOKENS : end])] = end
+        self._num_indexed = max(num_tokens, NUM_CONTEXT_TOKENS)
+        start = self._last_end_of.get(tuple(token_ids[-NUM_CONTEXT_TOKENS:]))
+        if start is None:
+            return ()
+        period = num_tokens - start  # beyond the end it goes round
+        length = min(self._length, max_length)
+        return tuple(token_ids[start + index % period] for index in range(length))
+
+    def learn(self, num_drafted: int, num_accepted: int, num_tokens: int) -> None:
+        """Take in how a guess went; `num_tokens` is how many the sequence has now."""
+        if num_accepted == num_drafted:
+            self._length = min(2 * self._length, MAX_LENGTH)
+        else:
+            self._length = max(num_accepted, 1)
+        if num_accepted:
+            self._pause_tokens = FIRST_PAUSE_TOKENS
+        else:
+            self._length = FIRST_LENGTH
+            self._resume_at = num_tokens + self._pause_tokens
+            self._pause_tokens = min(2 * self._pause_tokens, MAX_PAUSE_TOKENS)
