@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ctypes
-import platform
 import subprocess
 import sys
 import threading
@@ -12,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from appliance.engine.kernels import build as building
-from appliance.engine.kernels.build import build, find_compiler, hash_sources, load_library
+from appliance.engine.kernels.build import build, find_compiler, load_library
 from appliance.engine.kernels.library import Layer, Model, Weight
 from tests.kernel_cache import KERNEL_CACHE
 
