@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import shutil
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from appliance.cli.parsing import add_command, examples
+from appliance.console.progress import size_text
 from appliance.console.terminal import Terminal
 from appliance.errors import SettingsError
 
@@ -16,8 +18,10 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from appliance.cli.parsing import Commands
+    from appliance.release.model_lock import ModelLock
 
 WHEEL_LOCK = Path("llama-build/wheels.lock.json")
+MODEL_LOCKS = Path("llama-build/models")
 
 
 def add_parser(commands: Commands) -> None:
@@ -28,11 +32,55 @@ def add_parser(commands: Commands) -> None:
         description="Write a lock: the names, sizes and SHA-256 of every file that a build is made"
         "\nof. A build takes these files and no others.",
         examples=examples(
-            ("appliance lock wheels", "pin the Python packages, at the top of a checkout"),
+            ("appliance lock model HuggingFaceTB/SmolLM2-135M-Instruct", "a model of the Hub"),
+            ("appliance lock model ~/models/mine", "a model in a folder"),
+            ("appliance lock wheels", "the Python packages, at the top of a checkout"),
         ),
     )
     kinds = parser.add_subparsers(dest="kind", metavar="KIND", required=True)
+    _add_model(kinds)
     _add_wheels(kinds)
+
+
+def _add_model(kinds: Commands) -> None:
+    parser = add_command(
+        kinds,
+        "model",
+        summary="pin the files of a model",
+        description="Write the lock of a model: its exact revision, its licence, and the size and"
+        "\nSHA-256 of each file. For a model of the Hub the hashes of large files come"
+        "\nfrom the Hub's own list, so nothing large is downloaded. Only safetensors,"
+        "\nJSON, tokenizer and licence files are pinned; pickles and code never."
+        "\n\nHF_TOKEN, for gated models, is sent to the endpoint and to no other host.",
+        examples=examples(
+            ("appliance lock model HuggingFaceTB/SmolLM2-135M-Instruct", "what main is now"),
+            ("HF_TOKEN=… appliance lock model meta-llama/Llama-2-7b-hf", "a gated model"),
+            ("appliance lock model ~/models/mine --license mit", "a model in a folder"),
+        ),
+    )
+    parser.add_argument("model", metavar="MODEL", help="ORG/NAME on the Hub, or a folder")
+    parser.add_argument(
+        "--revision", default="main", metavar="REV", help="branch, tag or commit [default main]"
+    )
+    parser.add_argument(
+        "--endpoint",
+        metavar="URL",
+        help="the Hub, or a mirror of it [HF_ENDPOINT; default https://huggingface.co]",
+    )
+    parser.add_argument(
+        "--repository", metavar="ORG/NAME", help="how to call a folder [default local/FOLDER]"
+    )
+    parser.add_argument(
+        "--license", metavar="ID", help="licence, where the model card names none or a wrong one"
+    )
+    parser.add_argument(
+        "--out", type=Path, metavar="FILE", help=f"default {MODEL_LOCKS}/NAME.lock.json"
+    )
+    parser.add_argument(
+        "--allow-large-files",
+        action="store_true",
+        help="pin files of more than 5 GB, which `flox publish` cannot upload",
+    )
 
 
 def _add_wheels(kinds: Commands) -> None:
@@ -68,7 +116,64 @@ def _add_wheels(kinds: Commands) -> None:
 
 
 def run(arguments: argparse.Namespace, environ: Mapping[str, str]) -> int:
-    return _lock_wheels(arguments)
+    return (
+        _lock_wheels(arguments) if arguments.kind == "wheels" else _lock_model(arguments, environ)
+    )
+
+
+def _lock_model(arguments: argparse.Namespace, environ: Mapping[str, str]) -> int:
+    from appliance.release.lock_file import write_whole
+    from appliance.release.model_lock import NO_LICENSE, check_sizes
+
+    folder = Path(arguments.model).expanduser()
+    if folder.is_dir():
+        lock, path = _lock_folder(folder, arguments)
+    else:
+        lock, path = _lock_repository(arguments, environ)
+    check_sizes(lock, is_large_allowed=arguments.allow_large_files)
+    write_whole(path, lock.render())
+    print(f"{lock.repository} at {lock.revision}, licence {lock.license}")
+    for name, file in lock.files.items():
+        print(f"  {file.sha256[:12]}  {size_text(file.size_bytes):>9}  {name}")
+    print(f"wrote {path}: {len(lock.files)} files, {size_text(lock.total_bytes)}")
+    if lock.license == NO_LICENSE:
+        print("the model card names no licence; say it with --license", file=sys.stderr)
+    return 0
+
+
+def _lock_folder(folder: Path, arguments: argparse.Namespace) -> tuple[ModelLock, Path]:
+    from appliance.file_hashes import FileHasher
+    from appliance.release.model_card import read_license
+    from appliance.release.model_lock import NO_LICENSE, check_repository, lock_directory
+
+    terminal = Terminal(sys.stderr)
+    repository = check_repository(arguments.repository or f"local/{folder.resolve().name}")
+    path = arguments.out or lock_path(repository)
+    license_id = arguments.license or read_license(folder) or NO_LICENSE
+    with terminal.counting(f"reading {folder}"):
+        hasher = FileHasher(progress=terminal.show_hashing)
+        lock = lock_directory(folder, repository=repository, lock_path=path, hasher=hasher)
+    return replace(lock, license=license_id), path
+
+
+def _lock_repository(
+    arguments: argparse.Namespace, environ: Mapping[str, str]
+) -> tuple[ModelLock, Path]:
+    from appliance.release.hub import Hub
+    from appliance.release.hub_lock import lock_repository
+    from appliance.release.model_lock import check_repository
+
+    check_repository(arguments.model)
+    hub = Hub.of(arguments.endpoint, environ)
+    with Terminal(sys.stderr).counting(f"asking {hub.endpoint} for {arguments.model}"):
+        lock = lock_repository(hub, arguments.model, arguments.revision)
+    if arguments.license:
+        lock = replace(lock, license=arguments.license)
+    return lock, arguments.out or lock_path(lock.repository)
+
+
+def lock_path(repository: str) -> Path:
+    return MODEL_LOCKS / f"{repository.partition('/')[2]}.lock.json"
 
 
 def _lock_wheels(arguments: argparse.Namespace) -> int:

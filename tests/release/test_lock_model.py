@@ -1,0 +1,200 @@
+"""`appliance lock model`: the lock of a repository, made without its large files."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from appliance.cli.main import main
+from tests.release.fake_hub import REPOSITORY, REVISION, TOKEN, FakeHub
+
+
+@pytest.fixture
+def out(tmp_path: Path) -> Path:
+    return tmp_path / "some.lock.json"
+
+
+def lock(hub: FakeHub, out: Path, *extra: str, token: str | None = TOKEN) -> int:
+    environ: Mapping[str, str] = {"HF_TOKEN": token} if token else {}
+    arguments = ["lock", "model", REPOSITORY, "--endpoint", hub.url, "--out", str(out), *extra]
+    return main(arguments, environ)
+
+
+def read(out: Path) -> dict[str, Any]:
+    found = json.loads(out.read_text())
+    assert isinstance(found, dict)
+    return found
+
+
+def test_the_lock_has_the_commit_the_licence_and_every_safe_file(hub: FakeHub, out: Path) -> None:
+    assert lock(hub, out) == 0
+    found = read(out)
+    facts = {name: found[name] for name in ("lock", "name", "repository", "revision", "license")}
+    assert facts == {
+        "lock": 1,
+        "name": "tiny-llama",
+        "repository": REPOSITORY,
+        "revision": REVISION,
+        "license": "apache-2.0",
+    }
+    assert found["source"] is None
+    assert set(found["files"]) == {
+        "LICENSE.txt",
+        "README.md",
+        "config.json",
+        "model-00001-of-00002.safetensors",
+        "model-00002-of-00002.safetensors",
+        "model.safetensors.index.json",
+        "tokenizer.json",
+        "tokenizer_config.json",
+    }
+    for name, pinned in found["files"].items():
+        content = hub.content(name)
+        assert pinned == {"sha256": hashlib.sha256(content).hexdigest(), "size": len(content)}
+
+
+def test_no_large_file_is_downloaded(hub: FakeHub, out: Path) -> None:
+    assert lock(hub, out) == 0
+    assert hub.paths("cdn") == []
+    assert not [path for path in hub.paths() if path.endswith((".safetensors", ".bin", ".py"))]
+
+
+def test_a_list_of_several_pages_is_read_to_its_end(hub: FakeHub, out: Path) -> None:
+    hub.page_size = 3
+    assert lock(hub, out) == 0
+    assert len(read(out)["files"]) == 8
+
+
+def test_a_name_with_slashes_can_be_a_revision(hub: FakeHub, out: Path) -> None:
+    assert lock(hub, out, "--revision", "refs/pr/1") == 0
+    assert read(out)["revision"] == REVISION
+
+
+@pytest.mark.parametrize(
+    ("token", "words"),
+    [
+        (None, ["gated, private or does not exist", "set HF_TOKEN"]),
+        ("hf_wrong", ["does not know the token in HF_TOKEN"]),
+        ("hf_denied", ["(403)", "Accept the licence"]),
+    ],
+)
+def test_a_closed_door_is_told_with_the_way_in(
+    token: str | None,
+    words: list[str],
+    hub: FakeHub,
+    out: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    hub.denied_tokens.add("hf_denied")
+    assert lock(hub, out, token=token) == 4
+    message = capsys.readouterr().err
+    assert [word for word in words if word not in message] == []
+    assert str(token) not in message
+    assert not out.exists()
+
+
+def test_an_unknown_revision_and_an_unknown_model_are_told_apart(
+    hub: FakeHub, out: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert lock(hub, out, "--revision", "v9") == 4
+    assert f"{REPOSITORY} has no such revision" in capsys.readouterr().err
+    wrong = ["lock", "model", "demo/absent", "--endpoint", hub.url, "--out", str(out)]
+    assert main(wrong, {"HF_TOKEN": TOKEN}) == 4
+    assert "There is no model demo/absent" in capsys.readouterr().err
+
+
+def test_a_moved_repository_is_refused_with_its_new_name(
+    hub: FakeHub, out: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    hub.moved_to = "demo/renamed"
+    assert lock(hub, out) == 4
+    assert f"{REPOSITORY} has moved to demo/renamed" in capsys.readouterr().err
+
+
+def test_a_repository_of_pickles_is_refused(
+    hub: FakeHub, out: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for path in hub.root.glob("*safetensors*"):
+        path.unlink()
+    assert lock(hub, out) == 4
+    assert "The weights are pickle files (pytorch_model.bin)" in capsys.readouterr().err
+
+
+def test_a_missing_shard_is_named(
+    hub: FakeHub, out: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (hub.root / "model-00002-of-00002.safetensors").unlink()
+    assert lock(hub, out) == 4
+    assert "model-00002-of-00002.safetensors" in capsys.readouterr().err
+
+
+def test_a_model_that_wants_its_own_code_is_refused(
+    hub: FakeHub, out: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (hub.root / "config.json").write_text('{"auto_map": {"AutoModel": "modeling_tiny.Tiny"}}')
+    assert lock(hub, out) == 4
+    assert "auto_map" in capsys.readouterr().err
+
+
+def test_a_file_damaged_on_the_way_is_never_locked(
+    hub: FakeHub, out: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    hub.corrupt = "LICENSE.txt"
+    assert lock(hub, out) == 4
+    assert "LICENSE.txt arrived damaged" in capsys.readouterr().err
+
+
+def test_a_hub_that_is_busy_is_asked_again(
+    hub: FakeHub, out: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("appliance.release.hub.RETRY_DELAYS_S", (0.0, 0.0))
+    hub.num_failures = 2
+    assert lock(hub, out) == 0
+
+
+def test_a_hub_that_is_away_is_named(
+    out: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("appliance.release.hub.RETRY_DELAYS_S", ())
+    arguments = ["lock", "model", REPOSITORY, "--endpoint", "http://127.0.0.1:9", "--out", str(out)]
+    assert main(arguments, {}) == 4
+    assert "http://127.0.0.1:9 cannot be reached" in capsys.readouterr().err
+
+
+def test_a_token_is_never_sent_in_the_clear(out: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    arguments = ["lock", "model", REPOSITORY, "--endpoint", "http://hub.example"]
+    assert main([*arguments, "--out", str(out)], {"HF_TOKEN": TOKEN}) == 2
+    assert "is not https, so HF_TOKEN would be sent" in capsys.readouterr().err
+
+
+def test_a_file_of_more_than_5_gb_needs_a_word(
+    hub: FakeHub, out: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("appliance.release.model_lock.MAX_FILE_BYTES", 1_000_000)
+    assert lock(hub, out) == 4
+    message = capsys.readouterr().err
+    assert "model-00001-of-00002.safetensors has 3,000,000 bytes" in message
+    assert "max_shard_size" in message
+    assert lock(hub, out, "--allow-large-files") == 0
+
+
+def test_a_licence_can_be_said_where_the_card_names_none(
+    hub: FakeHub, out: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    hub.card = {}
+    assert lock(hub, out) == 0
+    assert read(out)["license"] == "NOASSERTION"
+    assert "say it with --license" in capsys.readouterr().err
+    assert lock(hub, out, "--license", "mit") == 0
+    assert read(out)["license"] == "mit"
+
+
+def test_the_name_of_another_licence_is_taken_from_the_card(hub: FakeHub, out: Path) -> None:
+    hub.card = {"license": "other", "license_name": "llama3"}
+    assert lock(hub, out) == 0
+    assert read(out)["license"] == "llama3"
