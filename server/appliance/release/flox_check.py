@@ -17,16 +17,13 @@ from appliance.release.flox_packages import check_packages
 from appliance.release.flox_rules import Manifest, check_rules, table
 from appliance.release.flox_schema import ENVIRONMENT_NAME, MANIFEST
 from appliance.release.flox_types import (
-    NEWEST_RELEASED,
-    UNRELEASED_HINT,
+    NEWEST,
     VERSIONS,
     Complaint,
-    is_before,
     key_name,
     show,
 )
 
-RELEASED = [each for each in VERSIONS if not is_before(NEWEST_RELEASED, each)]
 MAX_FILE_BYTES = 1_000_000
 LINE_OF_ERROR = re.compile(r" \(at line (\d+), column \d+\)")
 
@@ -56,7 +53,7 @@ def find_manifests(path: Path) -> list[Path]:
         manifest = Path(folder, ".flox", "env", "manifest.toml")
         if ".flox" in names and manifest.is_file():
             found.append(manifest)
-        names[:] = sorted(name for name in names if not name.startswith(".") and name != "build")
+        names[:] = sorted(name for name in names if not name.startswith("."))
     if not found:
         raise SettingsError(f"{path} holds no Flox environment: no .flox/env/manifest.toml in it.")
     return found
@@ -94,7 +91,10 @@ def check_manifest(file: Path) -> tuple[list[Finding], Manifest]:
     except (OSError, ValueError) as error:
         return [Finding(file, 1, "", "error", f"The manifest cannot be read: {error}.")], {}
     version, complaints = check_version(manifest)
-    complaints += MANIFEST.check(manifest, (), version)
+    schema_complaints = list(MANIFEST.check(manifest, (), version))
+    if not complaints and not schema_complaints:
+        complaints += newer_than_needed(manifest, version)
+    complaints += schema_complaints
     folder = environment_folder(file)
     complaints += check_rules(manifest, None if folder is None else folder.parent)
     spans = locate_keys(text)
@@ -109,25 +109,37 @@ def read_text(file: Path) -> str:
 
 
 def check_version(manifest: Manifest) -> tuple[str, list[Complaint]]:
-    """The schema version to check by: the declared one, or the newest released."""
-    known = f"version = 1, or schema-version = one of {', '.join(RELEASED[1:])}"
+    """The schema version to check by: the declared one, or the newest."""
+    known = f"version = 1, or schema-version = one of {', '.join(VERSIONS[1:])}"
     old, new = manifest.get("version"), manifest.get("schema-version")
-    declared = "1" if type(old) is int and old == 1 and new is None else new
+    is_old = type(old) is int and old == 1 and new is None
     message = None
     if old is not None and new is not None:
         message = f"schema-version is {show(new)} and version is {show(old)}: keep one of them."
-    elif old is not None and declared != "1":
+    elif old is not None and not is_old:
         message = f"version is {show(old)}; it must be 1, or write {known}."
-    elif declared is None:
+    elif new is None and not is_old:
         message = f"The schema version is missing: {known}."
-    elif declared not in VERSIONS or new == "1":
-        message = f"schema-version is {show(new)}; it must be {known}."
-    elif declared not in RELEASED:
-        message = f"schema-version is {show(new)}, {UNRELEASED_HINT}."
+    elif not is_old and new not in VERSIONS[1:]:
+        message = (
+            f"schema-version is {show(new)}; it must be {known}. Newer ones are not known here."
+        )
     key: KeyPath = ("schema-version",) if new is not None else ("version",)
-    is_known = declared in VERSIONS and new != "1"
-    version = str(declared) if is_known else NEWEST_RELEASED
+    version = "1" if is_old else str(new) if new in VERSIONS[1:] else NEWEST
     return version, [] if message is None else [Complaint(key, message)]
+
+
+def newer_than_needed(manifest: Manifest, version: str) -> Iterator[Complaint]:
+    """A manifest may shut out machines with an older Flox for nothing."""
+    older = VERSIONS[1 : VERSIONS.index(version)]
+    enough = (each for each in older if not any(MANIFEST.check(manifest, (), each)))
+    if (needed := next(enough, None)) is not None:
+        yield Complaint(
+            ("schema-version",),
+            f'schema-version is "{version}", which Flox before {version} refuses, and nothing here '
+            f"needs more than {needed}.",
+            severity="warning",
+        )
 
 
 def finding(file: Path, text: str, spans: dict[KeyPath, Span], complaint: Complaint) -> Finding:

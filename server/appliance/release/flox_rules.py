@@ -50,19 +50,35 @@ def includes(manifest: Manifest) -> Iterator[tuple[KeyPath, Mapping[str, object]
         yield ("include", "environments", index), table(each)
 
 
-def daemons_can_be_stopped(manifest: Manifest) -> Iterator[Complaint]:
+def services_can_be_stopped(manifest: Manifest) -> Iterator[Complaint]:
     for name in table(manifest, "services"):
         service = table(manifest, "services", name)
-        if service.get("is-daemon") is True and not text(table(service, "shutdown"), "command"):
+        shutdown = table(service, "shutdown")
+        if service.get("is-daemon") is True and not text(shutdown, "command"):
             path: KeyPath = ("services", name, "is-daemon")
             yield Complaint(
                 path,
                 f"{key_name(path)} is true and the service has no shutdown.command; nothing could "
                 "stop the daemon. Give it one, or run in the foreground.",
             )
-        if "shutdown" in service and "command" not in table(service, "shutdown"):
-            path = ("services", name, "shutdown")
-            yield Complaint(path, f"{key_name(path)} has no command, which it needs.")
+        if "signal" in shutdown and "command" in shutdown:
+            path = ("services", name, "shutdown", "signal")
+            yield Complaint(
+                path, f"{key_name(path)} is never sent: shutdown.command runs instead. Keep one."
+            )
+
+
+def services_depend_on_services(manifest: Manifest) -> Iterator[Complaint]:
+    if any(includes(manifest)):
+        return  # whose services are known only where they are composed
+    services = table(manifest, "services")
+    for name in services:
+        for other in table(services, name, "depends-on"):
+            if not table(services, other):
+                path: KeyPath = ("services", name, "depends-on", other)
+                yield Complaint(
+                    path, f"{key_name(path)}: there is no service {other} in this environment."
+                )
 
 
 def hook_returns(manifest: Manifest) -> Iterator[Complaint]:
@@ -203,8 +219,6 @@ def references_are_plain(manifest: Manifest) -> Iterator[Complaint]:
                 "at the next `flox include upgrade`. Add generation = N.",
                 severity="warning",
             )
-        if each.get("generation") == 0:
-            yield Complaint((*path, "generation"), "The first generation is 1, not 0.")
 
 
 def included_directories_exist(manifest: Manifest, directory: Path) -> Iterator[Complaint]:
@@ -234,7 +248,8 @@ def builds_run_what_is_installed(manifest: Manifest) -> Iterator[Complaint]:
 
 Rule = Callable[[Manifest], Iterator[Complaint]]
 RULES: tuple[Rule, ...] = (
-    daemons_can_be_stopped,
+    services_can_be_stopped,
+    services_depend_on_services,
     hook_returns,
     variables_have_names,
     callers_win,

@@ -22,7 +22,10 @@ SYSTEM_NAMES = ("x86_64-linux", "aarch64-linux", "x86_64-darwin", "aarch64-darwi
 
 TEXT = Leaf(str, "a string")
 FLAG = Leaf(bool, "true or false")
-COUNT = Leaf(int, "a whole number, 0 or more")
+COUNT = Leaf(int, "a whole number, 0 or more", bounds=range(2**63))
+SECONDS = Leaf(int, "a number of seconds, 1 or more", bounds=range(1, 2**32))
+SIGNAL = Leaf(int, "the number of a signal, 1 to 31", bounds=range(1, 32))
+GENERATION = Leaf(int, "the number of a generation, 1 or more", bounds=range(1, 2**63))
 VERSION = Leaf(str, 'a version of three numbers, such as "1.14.1"', SEMVER)
 TEXTS = ListOf(TEXT)
 TEXT_BY_NAME = Table("a table of strings", rest=TEXT)
@@ -59,6 +62,8 @@ PACKAGE = Tagged(
     },
 )
 
+PACKAGE_GROUP = Table("a package group", {"stability": Key(TEXT)})
+
 HOOK = Table(
     "[hook]",
     {"on-activate": Key(TEXT), "on-deactivate": Key(TEXT, since="1.15.0")},
@@ -73,7 +78,7 @@ PROFILE = Table(
 START_CONDITIONS = ("process_started", "process_completed", "process_completed_successfully")
 DEPENDENCY = Table(
     "a dependency of a service",
-    {"condition": Key(Choice(dict.fromkeys(START_CONDITIONS, "1.16.0")))},
+    {"condition": Key(Choice(dict.fromkeys(START_CONDITIONS, "1.16.0")), is_required=True)},
 )
 SERVICE = Table(
     "a service",
@@ -85,9 +90,9 @@ SERVICE = Table(
             Table(
                 "the shutdown of a service",
                 {
-                    "command": Key(TEXT),
-                    "signal": Key(COUNT, since="1.16.0"),
-                    "timeout-seconds": Key(COUNT, since="1.16.0"),
+                    "command": Key(TEXT, is_required=True, optional_since="1.16.0"),
+                    "signal": Key(SIGNAL, since="1.16.0"),
+                    "timeout-seconds": Key(SECONDS, since="1.16.0"),
                 },
             )
         ),
@@ -109,7 +114,7 @@ INCLUDED = Tagged(
         **{
             tag: Table(
                 "an included FloxHub environment",
-                {tag: Key(TEXT), "name": Key(TEXT), "generation": Key(COUNT)},
+                {tag: Key(TEXT), "name": Key(TEXT), "generation": Key(GENERATION)},
             )
             for tag in ("remote", "reference")
         },
@@ -144,7 +149,15 @@ OPTIONS = Table(
     "[options]",
     {
         "systems": Key(SYSTEMS),
-        "activate": Key(Table("options.activate", {"mode": Key(Choice({"dev": "1", "run": "1"}))})),
+        "activate": Key(
+            Table(
+                "options.activate",
+                {
+                    "mode": Key(Choice({"dev": "1", "run": "1"})),
+                    "upgrade-notifications": Key(FLAG, since="1.18.0"),
+                },
+            )
+        ),
         "allow": Key(
             Table(
                 "options.allow",
@@ -153,6 +166,7 @@ OPTIONS = Table(
         ),
         "semver": Key(Table("options.semver", {"allow-pre-releases": Key(FLAG)})),
         "cuda-detection": Key(FLAG),
+        "stability": Key(TEXT, since="1.19.0"),
     },
 )
 
@@ -200,5 +214,7 @@ MANIFEST = Table(
         "containerize": Key(CONTAINERIZE),
         "minimum-cli-version": Key(MINIMUM_CLI_VERSION, since="1.11.0"),
         "plugins": Key(Table("[plugins]", rest=Anything()), since="1.14.0"),
+        "description": Key(TEXT, since="1.17.0"),
+        "pkg-groups": Key(Table("[pkg-groups]", rest=PACKAGE_GROUP), since="1.19.0"),
     },
 )

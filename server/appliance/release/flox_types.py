@@ -9,18 +9,13 @@ from typing import Literal, Protocol
 
 from appliance.release.flox_lines import KeyPath
 
-# Of `schema-version`, in order; "1" is written `version = 1`.
+# Of `schema-version`, in order, as Flox's manual lists them; "1" is written `version = 1`. Each is
+# named after the first Flox that reads it.
 VERSIONS = (
     "1", "1.10.0", "1.11.0", "1.12.0", "1.13.0", "1.14.0",
     "1.15.0", "1.16.0", "1.17.0", "1.18.0", "1.19.0",
 )  # fmt: skip
-# Newer ones stand in Flox's sources; no release that we know reads them.
-NEWEST_CLI = "1.14.1"
-NEWEST_RELEASED = "1.14.0"
-UNRELEASED_HINT = (
-    f"which no released Flox reads (the newest known here is {NEWEST_CLI}, "
-    f"with schema {NEWEST_RELEASED})"
-)
+NEWEST = VERSIONS[-1]
 
 MAX_SHOWN_CHARS = 60
 BARE_KEY = re.compile(r"[A-Za-z0-9_-]+")
@@ -81,25 +76,24 @@ def wrong_kind(value: object, path: KeyPath, words: str) -> Complaint:
 
 
 def too_new(what: str, since: str, version: str) -> str:
-    if is_before(NEWEST_RELEASED, since):
-        return f"{what} needs schema-version {since}, {UNRELEASED_HINT}."
     return f"{what} needs schema-version {since} or newer; this manifest declares {version}."
 
 
 @dataclass(frozen=True, slots=True)
 class Leaf:
-    """One value of a type, that matches a pattern if it is a string."""
+    """One value of a type: a string of a pattern, or a number within its bounds."""
 
     type: type
     words: str
     pattern: re.Pattern[str] | None = None
+    bounds: range | None = None
 
     def check(self, value: object, path: KeyPath, version: str) -> Iterator[Complaint]:
         is_other = not isinstance(value, self.type)
         is_flag = isinstance(value, bool) and self.type is not bool  # True is an int in Python
-        is_negative = isinstance(value, int) and value < 0
+        is_outside = isinstance(value, int) and self.bounds and value not in self.bounds
         is_misshapen = isinstance(value, str) and self.pattern and not self.pattern.match(value)
-        if is_other or is_flag or is_negative or is_misshapen:
+        if is_other or is_flag or is_outside or is_misshapen:
             yield wrong_kind(value, path, self.words)
 
 
@@ -143,6 +137,7 @@ class Key:
     kind: Kind
     since: str = "1"
     is_required: bool = False
+    optional_since: str | None = None  # required before
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,7 +156,10 @@ class Table:
         for name, element in value.items():
             yield from self.check_key(name, element, (*path, name), version)
         for name, key in self.keys.items():
-            if key.is_required and name not in value:
+            is_optional = not key.is_required or (
+                key.optional_since is not None and not is_before(version, key.optional_since)
+            )
+            if not is_optional and name not in value:
                 yield Complaint(path, f"{key_name(path)} has no {name}; {self.words} needs it.")
 
     def check_key(

@@ -31,6 +31,21 @@ license = ["MIT"]
 version = { file = "VERSION" }
 """
 
+# Services that wait for each other and are stopped in their own way.
+SERVICES = """\
+schema-version = "1.16.0"
+
+[services.db]
+command = "db"
+is-daemon = true
+shutdown.command = "stop"
+
+[services.web]
+command = "web"
+depends-on.db.condition = "process_started"
+shutdown = { signal = 2, timeout-seconds = 40 }
+"""
+
 
 @dataclass(frozen=True)
 class Mutation:
@@ -57,10 +72,10 @@ MODE = 'activate.mode = "run"'
 REMOTE = '{ remote = "acme/llama-runtime", generation = 1 }'
 
 OF_RUNTIME = {
-    "no version": broken(SCHEMA, "", "schema version is missing", "1.14.0", at="# The one"),
+    "no version": broken(SCHEMA, "", "schema version is missing", "1.19.0", at="# The one"),
     "two versions": broken(SCHEMA, f"{SCHEMA}\nversion = 1", "keep one of them", at=SCHEMA),
     "a version of the future": broken(
-        SCHEMA, 'schema-version = "1.15.0"', '"1.15.0"', "no released Flox", "1.14.1"
+        SCHEMA, 'schema-version = "1.20.0"', '"1.20.0"', "1.18.0, 1.19.0", "not known"
     ),
     "a version that never was": broken(
         SCHEMA, 'schema-version = "1.12"', '"1.12"', "1.10.0, 1.11.0, 1.12.0"
@@ -180,7 +195,7 @@ OF_RUNTIME = {
         "on-activate =",
         "on-deactivate =",
         "hook.on-deactivate needs schema-version 1.15.0",
-        "no released Flox",
+        "declares 1.12.0",
     ),
     "a hook that is a table": broken(
         "on-activate = '''", "on-activate.x = '''", "is a table", "a string"
@@ -197,9 +212,9 @@ OF_RUNTIME = {
     ),
     "a dependency for later": broken(
         SERVICE,
-        f'{SERVICE}\ndepends-on.db.condition = "process_started"',
+        f'{SERVICE}\ndepends-on.llama.condition = "process_started"',
         "depends-on needs schema-version 1.16.0",
-        "no released Flox",
+        "declares 1.12.0",
         at="depends-on",
     ),
     "a daemon that nothing stops": broken(
@@ -208,10 +223,10 @@ OF_RUNTIME = {
     "a shutdown that does nothing": broken(
         SERVICE, f"{SERVICE}\nshutdown = {{}}", "has no command", at="shutdown"
     ),
-    "a shutdown signal for later": broken(
+    "a shutdown timeout for later": broken(
         SERVICE,
-        f'{SERVICE}\nshutdown = {{ command = "true", signal = 2 }}',
-        "shutdown.signal needs schema-version 1.16.0",
+        f'{SERVICE}\nshutdown = {{ command = "true", timeout-seconds = 9 }}',
+        "shutdown.timeout-seconds needs schema-version 1.16.0",
         at="shutdown",
     ),
     "a daemon as a string": broken(
@@ -251,9 +266,9 @@ OF_CUDA = {
     ),
     "a name without an owner": broken(REMOTE, '{ remote = "llama-runtime" }', "owner/name"),
     "a generation as a string": broken(
-        "generation = 1", 'generation = "1"', 'is "1"', "whole number"
+        "generation = 1", 'generation = "1"', 'is "1"', "number of a generation"
     ),
-    "generation 0": broken("generation = 1", "generation = 0", "first generation is 1"),
+    "generation 0": broken("generation = 1", "generation = 0", "a generation, 1 or more"),
     "a directory and a reference": broken(
         REMOTE, '{ remote = "a/b", dir = "." }', "it has dir and remote"
     ),
@@ -312,6 +327,25 @@ OF_BUILD = {
         at='"jq"',
     ),
 }
+OF_SERVICES = {
+    "a signal that is none": broken("signal = 2", "signal = 32", "is 32", "1 to 31"),
+    "no time at all": broken("timeout-seconds = 40", "timeout-seconds = 0", "is 0", "1 or more"),
+    "a command and a signal": broken(
+        "signal = 2", 'command = "stop-web", signal = 2', "is never sent", "Keep one"
+    ),
+    "a dependency that is not there": broken(
+        "depends-on.db.", "depends-on.cache.", "there is no service cache"
+    ),
+    "a condition that nothing meets": broken(
+        '"process_started"', '"process_healthy"', '"process_healthy"', "process_completed"
+    ),
+    "a daemon with a timeout alone": broken(
+        'shutdown.command = "stop"',
+        "shutdown.timeout-seconds = 9",
+        "no shutdown.command",
+        at="is-daemon",
+    ),
+}
 
 OF_ALL = [
     pytest.param(source, mutation, id=name)
@@ -319,6 +353,7 @@ OF_ALL = [
         (RUNTIME.read_text(encoding="utf-8"), OF_RUNTIME),
         (CUDA.read_text(encoding="utf-8"), OF_CUDA),
         (BUILD, OF_BUILD),
+        (SERVICES, OF_SERVICES),
     )
     for name, mutation in mutations.items()
 ]
@@ -346,14 +381,19 @@ def test_our_environments_have_no_error_and_lack_only_their_lock(manifest: Path)
     assert errors(findings) == []
 
 
-def test_every_environment_of_the_repository_passes() -> None:
-    manifests = find_manifests(REPOSITORY)
-    assert {RUNTIME, CUDA} <= set(manifests)
-    assert errors([each for file in manifests for each in check_environment(file)]) == []
+def test_the_environment_that_builds_the_packages_has_no_error() -> None:
+    (manifest,) = find_manifests(REPOSITORY / "llama-build")
+    assert errors(check_environment(manifest)) == []
 
 
-def test_an_environment_that_builds_by_commands_passes(tmp_path: Path) -> None:
-    assert check_environment(lay_out(tmp_path, BUILD)) == []
+def test_environments_are_found_at_and_below_a_directory() -> None:
+    assert find_manifests(REPOSITORY / "llama-runtime") == [RUNTIME, CUDA]
+    assert find_manifests(CUDA) == [CUDA]
+
+
+@pytest.mark.parametrize("manifest", [BUILD, SERVICES], ids=["build", "services"])
+def test_environments_of_other_kinds_pass(tmp_path: Path, manifest: str) -> None:
+    assert check_environment(lay_out(tmp_path, manifest)) == []
 
 
 @pytest.mark.parametrize(("source", "mutation"), OF_ALL)
@@ -373,6 +413,9 @@ def test_a_broken_manifest_is_refused_at_its_line(
 
 
 WARNED = {
+    "a schema that shuts out older ones for nothing": broken(
+        SCHEMA, 'schema-version = "1.19.0"', "Flox before 1.19.0", "needs more than 1.12.0"
+    ),
     "PORT as a plain variable": broken(VAR, 'PORT = "8000"', '"${PORT:-8000}"'),
     "a setting as a plain variable": broken(
         VAR, 'APPLIANCE_THREADS = "2"', "replaces what the caller or the pod has set"
