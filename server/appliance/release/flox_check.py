@@ -14,7 +14,7 @@ from typing import Literal
 from appliance.errors import SettingsError
 from appliance.release.flox_lines import KeyPath, Span, locate_keys
 from appliance.release.flox_packages import check_packages
-from appliance.release.flox_rules import Manifest, check_rules, table
+from appliance.release.flox_rules import Manifest, check_rules, table, text
 from appliance.release.flox_schema import ENVIRONMENT_NAME, MANIFEST
 from appliance.release.flox_types import (
     NEWEST,
@@ -65,7 +65,7 @@ def check_environment(manifest_file: Path) -> list[Finding]:
     folder = environment_folder(manifest_file)
     if folder is not None:
         findings += check_description(folder / "env.json")
-        findings += check_lock(folder / "env" / "manifest.lock")
+        findings += check_lock(folder / "env" / "manifest.lock", manifest)
         for file, complaint in check_packages(folder / "pkgs", table(manifest, "build")):
             findings.append(Finding(file, 1, file.stem, complaint.severity, complaint.message))
     return findings
@@ -74,21 +74,23 @@ def check_environment(manifest_file: Path) -> list[Finding]:
 def environment_folder(manifest_file: Path) -> Path | None:
     """The `.flox` that a manifest lies in, if it does."""
     env = manifest_file.absolute().parent
-    is_part = env.name == "env" and env.parent.name == ".flox"
-    return manifest_file.parent.parent if is_part else None
+    if env.name != "env" or env.parent.name != ".flox":
+        return None
+    # As the caller wrote it, if the caller wrote as much.
+    return manifest_file.parent.parent if ".flox" in manifest_file.parts else env.parent
 
 
 def check_manifest(file: Path) -> tuple[list[Finding], Manifest]:
     """What is wrong with a manifest, and what tomllib reads in it."""
     try:
-        text = read_text(file)
-        manifest = tomllib.loads(text)
+        source = read_text(file)
+        manifest = tomllib.loads(source)
     except tomllib.TOMLDecodeError as error:
         found = LINE_OF_ERROR.search(str(error))
-        line = int(found[1]) if found else text.count("\n") + 1
+        line = int(found[1]) if found else source.count("\n") + 1
         message = LINE_OF_ERROR.sub("", str(error))
         return [Finding(file, line, "", "error", f"This is not TOML: {message}.")], {}
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         return [Finding(file, 1, "", "error", f"The manifest cannot be read: {error}.")], {}
     version, complaints = check_version(manifest)
     schema_complaints = list(MANIFEST.check(manifest, (), version))
@@ -97,8 +99,8 @@ def check_manifest(file: Path) -> tuple[list[Finding], Manifest]:
     complaints += schema_complaints
     folder = environment_folder(file)
     complaints += check_rules(manifest, None if folder is None else folder.parent)
-    spans = locate_keys(text)
-    findings = [finding(file, text, spans, each) for each in complaints]
+    spans = locate_keys(source)
+    findings = [finding(file, source, spans, each) for each in complaints]
     return sorted(findings, key=lambda each: each.line), manifest
 
 
@@ -142,14 +144,14 @@ def newer_than_needed(manifest: Manifest, version: str) -> Iterator[Complaint]:
         )
 
 
-def finding(file: Path, text: str, spans: dict[KeyPath, Span], complaint: Complaint) -> Finding:
+def finding(file: Path, source: str, spans: dict[KeyPath, Span], complaint: Complaint) -> Finding:
     line = 1
     path = complaint.path
     while path and path not in spans:
         path = path[:-1]
     if path:
         line = spans[path].first
-        lines = text.split("\n")[line - 1 : spans[path].last]
+        lines = source.split("\n")[line - 1 : spans[path].last]
         marked = (
             n for n, each in enumerate(lines) if complaint.marked and complaint.marked in each
         )
@@ -168,7 +170,7 @@ def check_description(file: Path) -> Iterator[Finding]:
     except FileNotFoundError:
         yield error("", 'env.json is missing; it says {"name": "NAME", "version": 1}.')
         return
-    except (OSError, ValueError) as problem:
+    except (OSError, ValueError, RecursionError) as problem:
         yield error("", f"env.json cannot be read: {problem}.")
         return
     name = found.get("name") if isinstance(found, dict) else None
@@ -179,8 +181,8 @@ def check_description(file: Path) -> Iterator[Finding]:
         yield error("version", f"version is {show(found.get('version'))}; it must be 1.")
 
 
-def check_lock(file: Path) -> Iterator[Finding]:
-    """manifest.lock: there, and one that Flox has written."""
+def check_lock(file: Path, manifest: Manifest) -> Iterator[Finding]:
+    """manifest.lock: there, one that Flox has written, and of this manifest."""
     try:
         found = json.loads(read_text(file))
     except FileNotFoundError:
@@ -190,9 +192,20 @@ def check_lock(file: Path) -> Iterator[Finding]:
         )
         yield Finding(file, 1, "", "warning", message)
         return
-    except (OSError, ValueError) as problem:
+    except (OSError, ValueError, RecursionError) as problem:
         yield Finding(file, 1, "", "error", f"manifest.lock cannot be read: {problem}.")
         return
     if not isinstance(found, dict) or found.get("lockfile-version") != 1:
         message = "manifest.lock has no lockfile-version 1; let Flox write it anew."
         yield Finding(file, 1, "lockfile-version", "error", message)
+        return
+    packages = found.get("packages")
+    rows = packages if isinstance(packages, list) else []
+    locked = {text(table(each), "install_id") for each in rows}
+    for name in table(manifest, "install"):
+        if name not in locked:
+            message = (
+                f"install.{name} is not in manifest.lock, which is older than the manifest. "
+                "`flox activate` brings it up to date; commit it."
+            )
+            yield Finding(file, 1, f"install.{name}", "warning", message)

@@ -359,12 +359,16 @@ OF_ALL = [
 ]
 
 
+INSTALL_IDS = ("llama-server", "llama-model", "python", "local")
+
+
 def lay_out(folder: Path, manifest: str) -> Path:
     """An environment on disk with this manifest, complete but for what is under test."""
     env = folder / "unit" / ".flox" / "env"
     env.mkdir(parents=True)
     (env.parent / "env.json").write_text('{"name": "unit", "version": 1}')
-    (env / "manifest.lock").write_text('{"lockfile-version": 1}')
+    packages = [{"install_id": name} for name in INSTALL_IDS]
+    (env / "manifest.lock").write_text(json.dumps({"lockfile-version": 1, "packages": packages}))
     file = env / "manifest.toml"
     file.write_text(manifest, encoding="utf-8")
     return file
@@ -496,7 +500,22 @@ def test_a_broken_env_json_is_refused(tmp_path: Path, text: str | None, says: st
     assert says in found.message
 
 
-@pytest.mark.parametrize("text", ["{", "[]", '{"lockfile-version": 2}'])
+def test_a_lock_that_lacks_a_package_is_a_warning(tmp_path: Path) -> None:
+    file = lay_out(tmp_path, BUILD.replace("[install]", '[install]\njq.pkg-path = "jq"'))
+    (found,) = check_environment(file)
+    assert (found.severity, found.key, found.file.name) == (
+        "warning",
+        "install.jq",
+        "manifest.lock",
+    )
+    assert "older than the manifest" in found.message
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["{", "[" * 100_000, "[]", '{"lockfile-version": 2}'],
+    ids=["cut", "deep", "list", "version"],
+)
 def test_a_lock_that_flox_has_not_written_is_refused(tmp_path: Path, text: str) -> None:
     file = lay_out(tmp_path, BUILD)
     (file.parent / "manifest.lock").write_text(text)
@@ -519,6 +538,16 @@ def test_a_package_file_with_the_name_of_a_build_is_refused(tmp_path: Path) -> N
     (found,) = check_environment(file)
     assert (found.file, found.severity) == (package, "error")
     assert "[build]" in found.message
+
+
+def test_a_manifest_is_checked_with_its_environment_from_wherever_it_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = lay_out(tmp_path, BUILD)
+    (file.parent.parent / "env.json").unlink()
+    monkeypatch.chdir(file.parent)
+    (found,) = check_environment(Path("manifest.toml"))
+    assert (found.file.name, found.file.exists()) == ("env.json", False)
 
 
 def test_a_manifest_alone_is_checked_without_its_environment(tmp_path: Path) -> None:
