@@ -461,10 +461,10 @@ def test_guesses_are_made_and_change_no_answer() -> None:
         )
         for seed in range(12):
             params = SamplingParams(
-                max_new_tokens=30,
+                max_new_tokens=60,
                 seed=seed,
                 temperature=seed % 2 * 0.4,
-                frequency_penalty=0.2,
+                frequency_penalty=seed % 3 * 0.1,
                 num_logprobs=2,
             )
             play.act(Request((*range(6), *range(6)), params))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence as Tokens
 
-NUM_CONTEXT_TOKENS = 3  # alike, for what came after them to be worth a guess
+NUM_CONTEXT_TOKENS = 4  # alike, for what came after them to be worth a guess
 FIRST_LENGTH = 2
 MAX_LENGTH = 7
 MAX_ROWS = 8  # of a batch, drafts included: about so many cost little more than one
@@ -13,7 +13,7 @@ MAX_PAUSE_TOKENS = 512
 
 
 class Drafter:
-    """The guesses for one sequence: after the same three tokens, what came after them last time.
+    """The guesses for one sequence: after the same four tokens, what came after them last time.
 
     A guess that is right all along makes the next one twice as long. One that is wrong at once
     is followed by a pause, each time twice as long: whoever never repeats itself pays for a few
