@@ -19,7 +19,7 @@ unexport PYTHONDONTWRITEBYTECODE
 .PHONY: help setup serve runtime chat test check fix bench build lock model nix-test nix-full clean
 
 help: ## list the recipes
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' Makefile
 
 setup: $(dev) ## install all that the other recipes need
 
@@ -46,8 +46,12 @@ fix: $(dev) ## put right what ruff can
 	@$(VENV)/bin/ruff check --fix .
 	@$(VENV)/bin/ruff format .
 
-bench: $(runtime) ## measure this machine
-	@exec $(VENV)/bin/python -m bench $(ARGS)
+bench: $(runtime) ## measure this machine: start, speed, its limits (ARGS=--help)
+	@$(VENV)/bin/python -m bench startup
+	@exec $(VENV)/bin/python -m bench compare --peers none $(ARGS)
+
+bench-peers: $(runtime) ## measure us beside other engines, which it installs (ARGS=--quick)
+	@exec $(VENV)/bin/python -m bench compare $(ARGS)
 
 build: $(runtime) ## the wheel, in dist/ (KERNELS=1: for this platform, with compiled kernels)
 	@rm -rf build/lib build/bdist.* server/appliance/engine/kernels/*.so

@@ -1,22 +1,22 @@
-"""Runs the benches named on the command line, or all of them."""
+"""Runs the bench named on the command line, with its own flags behind the name."""
 
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 
-from bench import startup
-
-BENCHES = {"startup": startup.main}
+from bench import compare, startup
 
 
-def main(names: list[str]) -> int:
-    unknown = [name for name in names if name not in BENCHES]
-    if unknown:
-        print(f"{unknown[0]!r} is not a bench. Known: {', '.join(BENCHES)}.", file=sys.stderr)
-        return 2
-    for name in names or BENCHES:
-        BENCHES[name]()
-    return 0
+def main(arguments: Sequence[str]) -> int:
+    name = arguments[0] if arguments else ""
+    if name == "startup":
+        startup.main()
+        return 0
+    if name == "compare":
+        return compare.main(arguments[1:])
+    print(f"{name!r} is not a bench. Known: startup, compare (--help says more).", file=sys.stderr)
+    return 2
 
 
 if __name__ == "__main__":

@@ -41,8 +41,16 @@ def cpu_name() -> str:
 
 
 def commit() -> str:
-    """The commit measured, marked when the tree differs from it."""
-    described = subprocess.run(
-        ["git", "describe", "--always", "--dirty"], capture_output=True, text=True, check=False
+    """The commit measured, marked when the tree differs from it; results are not part of it."""
+    name = _git("describe", "--always")
+    unless_results = ("--", ".", ":!bench/results")
+    changes = _git("status", "--porcelain", "--untracked-files=no", *unless_results)
+    return f"{name}{'-dirty' if changes else ''}" or "unknown"
+
+
+def _git(*arguments: str) -> str:
+    repository = Path(__file__).parents[1]
+    result = subprocess.run(
+        ["git", *arguments], capture_output=True, text=True, check=False, cwd=repository
     )
-    return described.stdout.strip() or "unknown"
+    return result.stdout.strip()
