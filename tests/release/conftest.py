@@ -1,14 +1,16 @@
-"""A small model on a gated hub."""
+"""A small model on a gated hub, and a Nix store of one's own."""
 
 from __future__ import annotations
 
 import json
+import os
 import random
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from appliance.release.nix_store import NixStore
 from tests.release.fake_hub import FakeHub, serving
 
 INDEX = {
@@ -49,3 +51,26 @@ def hub(tmp_path: Path) -> Iterator[FakeHub]:
     write_repository(root)
     with serving(FakeHub(root)) as running:
         yield running
+
+
+@pytest.fixture
+def nix_store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[NixStore]:
+    """An empty store of its own, kept by this machine's Nix."""
+    store = NixStore.find()
+    if store is None:
+        assert os.environ.get("CI") != "true", "install Nix: apt-get install nix-bin"
+        pytest.skip("there is no Nix on this machine")
+    root = tmp_path / "nix"
+    settings = root / "conf"
+    settings.mkdir(parents=True)
+    (settings / "nix.conf").write_text(
+        "sandbox = false\nbuild-users-group =\nsubstituters =\n"
+        "experimental-features = nix-command\n"
+    )
+    monkeypatch.setenv("NIX_CONF_DIR", str(settings))
+    monkeypatch.setenv("NIX_REMOTE", f"local?root={root / 'root'}")
+    monkeypatch.delenv("NIX_PATH", raising=False)
+    yield store
+    for path in (root / "root").rglob("*"):
+        if path.is_dir() and not path.is_symlink():
+            path.chmod(0o755)  # the store makes folders read-only

@@ -166,9 +166,10 @@ class Handler(BaseHTTPRequestHandler):
             self.send_header(name, value)
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()
-        if self.host == "cdn" and self.hub.cut_after is not None and self.hub.num_cuts > 0:
+        limit = self.hub.cut_after
+        if self.host == "cdn" and self.hub.num_cuts > 0 and limit is not None and limit < len(body):
             self.hub.num_cuts -= 1
-            body = body[: self.hub.cut_after]
+            body = body[:limit]
             self.close_connection = True
         for place in range(0, len(body), CHUNK_BYTES):
             self.wfile.write(body[place : place + CHUNK_BYTES])

@@ -38,7 +38,7 @@ ALLOWED: dict[str, set[str]] = {
     "api": {"errors", "logs", "metrics", "identity", "completion"},
     "lifecycle": {"errors", "api.protocol", "api.state"},
     "console": set(),
-    "release": {"errors", "file_hashes", "model_store", "settings"},
+    "release": {"console", "errors", "file_hashes", "model_store", "settings"},
     "quantizer": {
         "engine",
         "errors",
@@ -97,6 +97,7 @@ TORCH_FILES = {
 TRANSFORMERS_FILES = {"engine/transformers_runner.py"}
 SUBPROCESS_FILES = {
     "engine/kernels/build.py",  # the C compiler, on our own sources
+    "release/nix_store.py",  # Nix's own commands
     "release/wheel_lock.py",  # uv, which asks the registry
     "text/confined.py",  # strangers' templates and schemas, in a process of their own
 }

@@ -7,7 +7,7 @@ import sys
 from typing import TYPE_CHECKING, Protocol
 
 from appliance import __version__
-from appliance.cli import chat, complete, flox, lock, quantize, serve, version
+from appliance.cli import chat, complete, flox, lock, prefetch, quantize, serve, version
 from appliance.cli.parsing import ArgumentParser, HelpFormatter, examples
 from appliance.console.terminal import Terminal, discard_unwritten, open_missing_streams
 from appliance.errors import ApplianceError
@@ -36,6 +36,7 @@ COMMANDS: dict[str, Command] = {
     "quantize": quantize,
     "version": version,
     "lock": lock,
+    "prefetch": prefetch,
 }
 
 EXIT_BROKEN_PIPE = 1
