@@ -16,7 +16,7 @@ shell_scripts := .ci/run scripts/*.sh
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help setup serve runtime chat test check fix bench build lock model nix-test nix-full clean
+.PHONY: help setup serve runtime chat test check fix bench build lock manifest model nix-test nix-full clean
 
 help: ## list the recipes
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' Makefile
@@ -60,6 +60,9 @@ build: $(runtime) ## the wheel, in dist/ (KERNELS=1: for this platform, with com
 		$(if $(KERNELS),--config-settings=--build-option=--plat-name=$(platform)) . \
 		&& rm -f server/appliance/engine/kernels/*.so
 	@ls -l dist/*.whl
+
+manifest: ## write k8s/llama.yaml anew from k8s/base
+	@scripts/manifest.sh
 
 lock: ## write requirements/*.txt anew (ARGS=--upgrade: with newer versions)
 	@PYTHON="$(PYTHON)" scripts/install.sh .venv-lock requirements/lock.txt

@@ -38,7 +38,7 @@ ALLOWED: dict[str, set[str]] = {
     "api": {"errors", "logs", "metrics", "identity", "completion"},
     "lifecycle": {"errors", "api.protocol", "api.state"},
     "console": set(),
-    "release": {"console", "errors", "file_hashes", "model_store", "settings"},
+    "release": {"console", "errors", "file_hashes", "metrics", "model_store", "settings"},
     "quantizer": {
         "engine",
         "errors",
@@ -81,6 +81,7 @@ LIBRARIES: dict[str, set[str]] = {
     "tokenizers": {"text"},
     "torch": {"engine", "placement"},
     "transformers": {"engine"},
+    "yaml": {"release"},
     "uvicorn": {"api", "lifecycle"},
 }
 # Of the engine, the scheduling half must stay free of torch, and one file alone knows transformers.
@@ -98,6 +99,8 @@ TRANSFORMERS_FILES = {"engine/transformers_runner.py"}
 SUBPROCESS_FILES = {
     "engine/kernels/build.py",  # the C compiler, on our own sources
     "release/nix_store.py",  # Nix's own commands
+    "release/kubectl.py",  # a forwarded port, while one server is asked
+    "release/programs.py",  # kubectl and git, with arguments of our own
     "release/wheel_lock.py",  # uv, which asks the registry
     "text/confined.py",  # strangers' templates and schemas, in a process of their own
 }
@@ -114,9 +117,16 @@ ENVIRONMENT_FILES = {
     "engine/transformers_runner.py",  # sets HF_HUB_OFFLINE before it imports the library
 }
 
-CODE_LOADERS = {"cloudpickle", "dill", "joblib", "marshal", "pickle", "runpy", "shelve", "yaml"}
+CODE_LOADERS = {"cloudpickle", "dill", "joblib", "marshal", "pickle", "runpy", "shelve"}
 CODE_RUNNERS = {"eval", "exec", "compile", "__import__"}
-UNSAFE_LOADS = {("torch", "load"), ("numpy", "load"), ("np", "load"), ("yaml", "load")}
+# What is read with yaml.SafeLoader can only be data; release/yaml_document.py uses nothing else.
+YAML_LOADS = {f"{kind}load{all_}" for kind in ("", "full_", "unsafe_") for all_ in ("", "_all")}
+UNSAFE_LOADS = {
+    ("torch", "load"),
+    ("numpy", "load"),
+    ("np", "load"),
+    *(("yaml", name) for name in YAML_LOADS),
+}
 
 
 @functools.cache

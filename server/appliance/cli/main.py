@@ -7,7 +7,18 @@ import sys
 from typing import TYPE_CHECKING, Protocol
 
 from appliance import __version__
-from appliance.cli import chat, complete, flox, lock, prefetch, quantize, serve, version
+from appliance.cli import (
+    chat,
+    complete,
+    flox,
+    lock,
+    pin,
+    prefetch,
+    quantize,
+    rollout,
+    serve,
+    version,
+)
 from appliance.cli.parsing import ArgumentParser, HelpFormatter, examples
 from appliance.console.terminal import Terminal, discard_unwritten, open_missing_streams
 from appliance.errors import ApplianceError
@@ -34,6 +45,8 @@ COMMANDS: dict[str, Command] = {
     "complete": complete,
     "flox": flox,
     "quantize": quantize,
+    "pin": pin,
+    "rollout": rollout,
     "version": version,
     "lock": lock,
     "prefetch": prefetch,

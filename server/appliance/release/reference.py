@@ -1,0 +1,66 @@
+"""A generation of a Flox environment as Kubernetes writes it: OWNER/NAME:GENERATION."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+from appliance.errors import ReleaseError
+
+ANNOTATION = "flox.dev/environment"
+EXAMPLE = "acme/llama-runtime:2"
+
+_PART = r"[A-Za-z0-9._-]+"
+_ENVIRONMENT = re.compile(rf"{_PART}/{_PART}")
+_PINNED = re.compile(rf"({_PART})/({_PART}):([1-9][0-9]*)")
+
+
+@dataclass(frozen=True, slots=True)
+class Reference:
+    """One generation: what a pod runs, whatever is live on FloxHub."""
+
+    owner: str
+    name: str
+    generation: int
+
+    def __str__(self) -> str:
+        return f"{self.environment}:{self.generation}"
+
+    @property
+    def environment(self) -> str:
+        return f"{self.owner}/{self.name}"
+
+    def at(self, generation: int) -> Reference:
+        return Reference(self.owner, self.name, generation)
+
+
+def parse_reference(text: str) -> Reference:
+    """Of a pinned reference; whatever is not pinned is an error that says how to pin it."""
+    match = _PINNED.fullmatch(text)
+    if match is None:
+        raise ReleaseError(f"{text!r} {why_not_pinned(text)}")
+    owner, name, generation = match.groups()
+    return Reference(owner, name, int(generation))
+
+
+def why_not_pinned(text: object) -> str | None:
+    """What is wrong with an annotation's value and what to write instead; None of a pinned one."""
+    if not isinstance(text, str):
+        return f'is not a string. Write it in quotes, as in "{EXAMPLE}".'
+    if _PINNED.fullmatch(text):
+        return None
+    environment, separator, generation = text.partition(":")
+    if "@" in text:
+        right = text.replace("@", ":")
+        return f'has "@", which Flox does not read. A generation follows a colon: "{right}".'
+    if not _ENVIRONMENT.fullmatch(environment):
+        return f'is not OWNER/NAME:GENERATION. Write it as in "{EXAMPLE}".'
+    if not separator:
+        return (
+            "names no generation, so each start of a pod runs what is live then. "
+            f'Pin one: "{environment}:2".'
+        )
+    return (
+        f'has {generation!r} for a generation, which is a number from 1 on. Pin one: "'
+        f'{environment}:2".'
+    )

@@ -1,0 +1,106 @@
+"""Reads YAML as data alone, and remembers the line of every value."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import yaml
+
+from appliance.errors import ReleaseError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+Path = tuple[str | int, ...]
+
+MAX_BYTES = 4_000_000
+MAX_DEPTH = 60
+
+
+@dataclass(frozen=True, slots=True)
+class Document:
+    """One document of a file: its value, and the line on which each value in it stands."""
+
+    value: object
+    lines: dict[Path, int]
+
+    def line_of(self, path: Path) -> int:
+        """Of the value, or of the nearest one around it where there is none."""
+        while path not in self.lines:
+            path = path[:-1]
+        return self.lines[path]
+
+
+class _Reader(yaml.SafeLoader):
+    """Knows no tags but those of plain data."""
+
+
+def read_documents(text: str, source: str) -> list[Document]:
+    """Every document that holds something; a ReleaseError names `source` and the line."""
+    if len(text) > MAX_BYTES:
+        raise ReleaseError(
+            f"{source} has {len(text)} characters; a manifest has {MAX_BYTES} at most."
+        )
+    reader = _Reader(text)
+    try:
+        return list(_documents(reader, source))
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        where = source if mark is None else f"{source}:{mark.line + 1}"
+        problem = getattr(error, "problem", None) or "unreadable"
+        raise ReleaseError(f"{where}: this is not YAML: {problem}.") from None
+    finally:
+        reader.dispose()
+
+
+def _documents(reader: _Reader, source: str) -> Iterator[Document]:
+    while reader.check_node():
+        node = reader.get_node()
+        if node is None:
+            continue
+        walk = _Walk(reader, source)
+        value = walk.read(node, ())
+        if value is not None:
+            yield Document(value, walk.lines)
+
+
+class _Walk:
+    """Turns the nodes of one document into values."""
+
+    def __init__(self, reader: _Reader, source: str) -> None:
+        self.lines: dict[Path, int] = {}
+        self._reader = reader
+        self._source = source
+        self._seen: set[int] = set()
+
+    def read(self, node: yaml.Node, path: Path) -> object:
+        line = node.start_mark.line + 1
+        self.lines.setdefault(path, line)
+        if id(node) in self._seen or len(path) > MAX_DEPTH:
+            raise ReleaseError(
+                f"{self._source}:{line}: anchors and values nested deeper than {MAX_DEPTH} are not "
+                "read here. Write the value out."
+            )
+        self._seen.add(id(node))
+        if isinstance(node, yaml.MappingNode):
+            return self._read_mapping(node, path)
+        if isinstance(node, yaml.SequenceNode):
+            return [self.read(item, (*path, index)) for index, item in enumerate(node.value)]
+        return self._reader.construct_object(node)
+
+    def _read_mapping(self, node: yaml.MappingNode, path: Path) -> dict[str, object]:
+        found: dict[str, object] = {}
+        for key_node, value_node in node.value:
+            line = key_node.start_mark.line + 1
+            if not isinstance(key_node, yaml.ScalarNode) or key_node.tag.endswith(":merge"):
+                raise ReleaseError(f"{self._source}:{line}: a key here is not a plain word.")
+            key = str(key_node.value)
+            if key in found:
+                raise ReleaseError(
+                    f"{self._source}:{line}: {key!r} stands here a second time; the first would be "
+                    "lost. Remove one."
+                )
+            self.lines[(*path, key)] = line
+            found[key] = self.read(value_node, (*path, key))
+        return found
