@@ -11,26 +11,17 @@ import socket
 import subprocess
 import sys
 import tomllib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import closing
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
 
-REPOSITORY = Path(__file__).parents[2]
-SCRIPT = REPOSITORY / "scripts" / "runtime.py"
-RUNTIME = REPOSITORY / "llama-runtime"
+from tests.flox.runtime_harness import REPOSITORY, RUNTIME, TIMEOUT_S, Service, run, started
+
 CUDA = RUNTIME / "cuda"
-TIMEOUT_S = 60
-# Packages to run instead of this environment's own server and model, such as those of Nix.
-PACKAGES = [
-    word for path in os.environ.get("RUNTIME_PACKAGES", "").split() for word in ("--package", path)
-]
-# What a caller may set, and this machine may have set.
-CALLERS = ("MODEL_PATH", "HOST", "PORT", "LLAMA_MODEL")
 
 
 def manifest() -> dict[str, Any]:
@@ -41,27 +32,6 @@ def service_command() -> str:
     return str(manifest()["services"]["llama"]["command"])
 
 
-def environ_with(values: Mapping[str, str]) -> dict[str, str]:
-    kept = {
-        name: value
-        for name, value in os.environ.items()
-        if name not in CALLERS and not name.startswith("APPLIANCE_")
-    }
-    return {**kept, **values}
-
-
-def run(root: Path, *arguments: str, **environ: str) -> subprocess.CompletedProcess[str]:
-    """An activation that is meant to end by itself."""
-    return subprocess.run(
-        [sys.executable, str(SCRIPT), "--root", str(root), *arguments],
-        env=environ_with(environ),
-        capture_output=True,
-        text=True,
-        timeout=TIMEOUT_S,
-        check=False,
-    )
-
-
 def variables_in(root: Path, *arguments: str, **environ: str) -> dict[str, str]:
     """What a command sees in the environment; nothing else may be printed."""
     command = ("--", sys.executable, "-c", "import json, os; print(json.dumps(dict(os.environ)))")
@@ -69,21 +39,6 @@ def variables_in(root: Path, *arguments: str, **environ: str) -> dict[str, str]:
     assert (result.returncode, result.stderr) == (0, "")
     found: dict[str, str] = json.loads(result.stdout)
     return found
-
-
-@dataclass
-class Service:
-    process: subprocess.Popen[str]
-    url: str
-    log: Path
-
-    def request(self, method: str, path: str, body: object = None) -> tuple[int, str]:
-        address = urlsplit(self.url).netloc
-        with closing(http.client.HTTPConnection(address, timeout=TIMEOUT_S)) as connection:
-            headers = {"Content-Type": "application/json"}
-            connection.request(method, path, json.dumps(body) if body else None, headers)
-            with connection.getresponse() as response:
-                return response.status, response.read().decode()
 
 
 @pytest.fixture(scope="module")
@@ -103,23 +58,8 @@ def service(root: Path, port: int) -> Iterator[Service]:
     log = root / "cache" / "logs" / "llama.log"
     log.parent.mkdir(parents=True)
     log.write_text("the run before\n")
-    command = [sys.executable, str(SCRIPT), "--root", str(root), *PACKAGES]
-    with subprocess.Popen(
-        command,
-        stdout=subprocess.PIPE,
-        text=True,
-        env=environ_with({"PORT": str(port)}),
-        start_new_session=True,
-    ) as process:
-        try:
-            assert process.stdout is not None
-            for line in process.stdout:
-                if match := re.fullmatch(r"  (http://\S+)\n", line):
-                    yield Service(process, match[1], log)
-                    return
-            pytest.fail("the service ended before it was ready")
-        finally:
-            process.kill()
+    with started(root, PORT=str(port)) as service:
+        yield service
 
 
 def test_the_service_is_ready_at_the_port_that_the_caller_set(service: Service, port: int) -> None:
@@ -150,9 +90,7 @@ def test_sigterm_lets_a_running_answer_finish_and_the_log_tells_it(service: Serv
             rest = response.read().decode()
     assert first.startswith(b"data: ")
     assert rest.rstrip().endswith("data: [DONE]")
-    assert service.process.wait(TIMEOUT_S) == 0
-    assert service.process.stdout is not None
-    service.process.stdout.read()  # the writer of the log has ended
+    assert service.wait() == 0
     assert '"event":"draining"' in service.log.read_text()
 
 
