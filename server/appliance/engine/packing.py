@@ -1,4 +1,4 @@
-"""Weights in the layout that the native kernels read, packed once and mapped ever after."""
+"""Weights in the layout that the native kernels read: what lies where, and how it is made."""
 
 from __future__ import annotations
 
@@ -6,27 +6,27 @@ import ctypes
 import hashlib
 import json
 import mmap
-import os
-import tempfile
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from appliance.engine.kernels.build import SOURCE_DIRECTORY, private_directory
+from appliance.engine.kernels.build import SOURCE_DIRECTORY
 from appliance.engine.kernels.library import WEIGHT_KINDS, NativeLibrary, Weight
 from appliance.engine.model.quantized import kind_of, parts_of
+from appliance.engine.packed_files import open_packed
 from appliance.engine.stored_tensors import map_tensor, to_bfloat16
 from appliance.engine.tiles import read_rows, write_tiles
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Mapping
 
     from numpy.typing import NDArray
 
     from appliance.engine.model.config import ModelConfig
     from appliance.engine.model.tensor_file import TensorLocation
+    from appliance.engine.packed_files import Settle
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,21 +113,12 @@ def load_packed(  # noqa: PLR0913 - called once, by name
     plan = plan_matrices(library, config, quantization, is_stored=is_stored)
     size = max(matrix.offset + matrix.size_bytes for matrix in plan.values())
 
-    def write(pages: mmap.mmap) -> None:
+    def write(pages: mmap.mmap, settle: Settle) -> None:
         for matrix in plan.values():
             _pack(library, pool, matrix, tensors, pages)
-            if path is not None:  # the page cache has them; here they would only count as ours
-                pages.madvise(mmap.MADV_DONTNEED, matrix.offset, matrix.size_bytes)
+            settle(matrix.offset, matrix.size_bytes)
 
-    path = _find_place(cache_dir, _key(plan, tensors, weights_id))
-    if path is None:
-        pages = mmap.mmap(-1, size)
-        write(pages)
-    else:
-        if not path.exists() or path.stat().st_size != size:
-            _write_whole(path, size, write)
-        with path.open("rb") as file:
-            pages = mmap.mmap(file.fileno(), size, access=mmap.ACCESS_READ)
+    pages = open_packed(cache_dir, _key(plan, tensors, weights_id), size, write)
     return PackedWeights(library, plan, pages)
 
 
@@ -145,27 +136,6 @@ def _key(
         [path.read_text("utf-8") for path in sorted(SOURCE_DIRECTORY.glob("linear*.h"))],
     ]
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:32]
-
-
-def _find_place(cache_dir: Path | None, key: str) -> Path | None:
-    directory = private_directory(cache_dir, "packed")
-    return None if directory is None else directory / f"{key}.weights"
-
-
-def _write_whole(path: Path, size: int, write: Callable[[mmap.mmap], None]) -> None:
-    """All or nothing: others see the file only when complete; the last of two writers wins."""
-    descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=".packing-")
-    try:
-        os.truncate(descriptor, size)
-        with mmap.mmap(descriptor, size) as pages:
-            write(pages)
-        os.fsync(descriptor)
-        Path(name).replace(path)
-    except BaseException:
-        Path(name).unlink(missing_ok=True)
-        raise
-    finally:
-        os.close(descriptor)
 
 
 def quantize_rows(

@@ -1,0 +1,108 @@
+"""Packed weights on disk: written whole, shared by every process, removed when long unused."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import logging
+import mmap
+import os
+import tempfile
+import time
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
+from appliance.engine.kernels.build import private_directory
+
+logger = logging.getLogger(__name__)
+
+Settle = Callable[[int, int], object]  # called with offset and size of what is written
+Write = Callable[[mmap.mmap, Settle], None]
+
+MAX_UNUSED = 3  # files that no process has open and that are kept all the same
+ABANDONED_S = 3600.0  # an unfinished file that nobody has written to for so long
+SUFFIX = ".weights"
+
+
+def open_packed(cache_dir: Path | None, key: str, size: int, write: Write) -> mmap.mmap:
+    """The file of this name, made by `write` if it is not there; memory where there is no cache.
+
+    A map of the file is shared with every process that has it, and on recent kernels it is made of
+    huge pages. It holds a lock on the file for as long as it lives, so that nobody removes it.
+    """
+    directory = private_directory(cache_dir, "packed")
+    if directory is None:
+        return _in_memory(size, write)
+    path = directory / f"{key}{SUFFIX}"
+    if not path.exists() or path.stat().st_size != size:
+        try:
+            _write_whole(path, size, write)
+        except OSError as error:  # most often a full disk
+            extra = {"directory": str(directory), "why": error.strerror}
+            logger.warning("packed weights cannot be kept", extra=extra)
+            return _in_memory(size, write)
+    pages = _map(path, size)
+    _remove_unused(directory)
+    return pages
+
+
+def _in_memory(size: int, write: Write) -> mmap.mmap:
+    pages = mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    _prefer_huge_pages(pages)
+    write(pages, lambda offset, size: None)
+    return pages
+
+
+def _map(path: Path, size: int) -> mmap.mmap:
+    with path.open("rb") as file:
+        fcntl.flock(file, fcntl.LOCK_SH)  # the map keeps the open file, and with it the lock
+        os.utime(file.fileno())  # when it was last used
+        pages = mmap.mmap(file.fileno(), size, access=mmap.ACCESS_READ)
+    _prefer_huge_pages(pages)
+    return pages
+
+
+def _prefer_huge_pages(pages: mmap.mmap) -> None:
+    if hasattr(mmap, "MADV_HUGEPAGE"):
+        with contextlib.suppress(OSError):  # a kernel without them
+            pages.madvise(mmap.MADV_HUGEPAGE)
+
+
+def _write_whole(path: Path, size: int, write: Write) -> None:
+    """All or nothing: others see the file only when complete; the last of two writers wins."""
+    descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=".packing-")
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        os.posix_fallocate(descriptor, 0, size)  # a full disk is an error now, not a crash later
+        with mmap.mmap(descriptor, size) as pages:
+            # The page cache has what is written; mapped here it would only count as ours.
+            write(pages, partial(pages.madvise, mmap.MADV_DONTNEED))
+        os.fsync(descriptor)
+        Path(name).replace(path)
+    except BaseException:
+        Path(name).unlink(missing_ok=True)
+        raise
+    finally:
+        os.close(descriptor)
+
+
+def _remove_unused(directory: Path) -> None:
+    """Keep what is in use and the few that were used last; what a dead writer left goes too."""
+    with contextlib.suppress(OSError):  # another process removes at the same time
+        unused = [path for path in directory.glob(f"*{SUFFIX}") if not _is_used(path)]
+        unused.sort(key=lambda path: path.stat().st_mtime)
+        for path in unused[: -MAX_UNUSED or None]:
+            path.unlink(missing_ok=True)
+        for path in directory.glob(".packing-*"):
+            if time.time() - path.stat().st_mtime > ABANDONED_S and not _is_used(path):
+                path.unlink(missing_ok=True)
+
+
+def _is_used(path: Path) -> bool:
+    with path.open("rb") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+        return False
