@@ -11,8 +11,7 @@ from bench import compare, startup
 def main(arguments: Sequence[str]) -> int:
     name = arguments[0] if arguments else ""
     if name == "startup":
-        startup.main()
-        return 0
+        return startup.main(arguments[1:])
     if name == "compare":
         return compare.main(arguments[1:])
     print(f"{name!r} is not a bench. Known: startup, compare (--help says more).", file=sys.stderr)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 import sys
 import time
@@ -95,6 +96,7 @@ def build_server(
             loaded.service, loaded.identity, max_context_tokens=loaded.max_context_tokens
         )
         report(metrics, loaded)
+        gc.freeze()  # what is loaded stays: no collection walks it again while answers stream
         if state.status == "ready":  # and not draining
             facts = running_facts(settings, loaded, face.port, time.monotonic() - started_at_s)
             face.terminal.write(banner(facts, face.ink) + "\n")
