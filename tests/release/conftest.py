@@ -63,14 +63,17 @@ def nix_store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[NixSt
     root = tmp_path / "nix"
     settings = root / "conf"
     settings.mkdir(parents=True)
+    # What is built in these tests is three lines of shell: tests/nix is where the sandbox matters.
     (settings / "nix.conf").write_text(
         "sandbox = false\nbuild-users-group =\nsubstituters =\n"
         "experimental-features = nix-command\n"
     )
     monkeypatch.setenv("NIX_CONF_DIR", str(settings))
-    monkeypatch.setenv("NIX_REMOTE", f"local?root={root / 'root'}")
+    monkeypatch.setenv("NIX_REMOTE", "local")
+    for name in ("store", "state", "log"):
+        monkeypatch.setenv(f"NIX_{name.upper()}_DIR", str(root / name))
     monkeypatch.delenv("NIX_PATH", raising=False)
     yield store
-    for path in (root / "root").rglob("*"):
+    for path in (root / "store").rglob("*"):
         if path.is_dir() and not path.is_symlink():
             path.chmod(0o755)  # the store makes folders read-only

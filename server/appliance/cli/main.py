@@ -16,6 +16,7 @@ from appliance.cli import (
     prefetch,
     quantize,
     rollout,
+    sbom,
     serve,
     version,
 )
@@ -50,6 +51,7 @@ COMMANDS: dict[str, Command] = {
     "version": version,
     "lock": lock,
     "prefetch": prefetch,
+    "sbom": sbom,
 }
 
 EXIT_BROKEN_PIPE = 1

@@ -62,9 +62,9 @@ def add_parser(commands: Commands) -> None:
 def run(arguments: argparse.Namespace, environ: Mapping[str, str]) -> int:
     from appliance.file_hashes import FileHasher
     from appliance.release.hub import Hub
-    from appliance.release.model_lock import read_model_lock
+    from appliance.release.model_lock import read_model_lock, source_folder
     from appliance.release.nix_store import NixStore
-    from appliance.release.prefetch import FolderTarget, Prefetch, StoreTarget, source_folder
+    from appliance.release.prefetch import FolderTarget, Prefetch, StoreTarget
 
     lock = read_model_lock(arguments.lock)
     is_store_wanted = not (arguments.no_store or arguments.into)

@@ -142,6 +142,13 @@ def lock_directory(
     )
 
 
+def source_folder(lock: ModelLock, lock_path: Path) -> Path | None:
+    """Where the files of a local model lie; None when they come from the Hub."""
+    if lock.source is None:
+        return None
+    return Path(os.path.normpath(lock_path.resolve().parent / lock.source))
+
+
 def select_files(names: list[str], weights: set[str]) -> list[str]:
     """Sorted: the weights, and whatever else of a model may lie beside them."""
     return sorted(name for name in names if name in weights or is_wanted(name))

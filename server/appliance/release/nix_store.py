@@ -11,7 +11,17 @@ from typing import TYPE_CHECKING
 from appliance.errors import ReleaseError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StorePath:
+    """A valid path of the store as its database knows it."""
+
+    path: str
+    nar_sha256: str
+    nar_bytes: int
+    references: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +47,29 @@ class NixStore:
         """A copy in the store, by its content and name; reads the file in pieces, not at once."""
         return self._run("--add-fixed", "sha256", str(path)).strip()
 
+    def folder(self) -> Path:
+        """/nix/store, on nearly every machine."""
+        return Path(self.fixed_path("a", "0" * 64)).parent
+
+    def top_path(self, path: Path) -> str | None:
+        """The store path that `path` is, leads to, or lies in."""
+        folder = self.folder()
+        resolved = path.resolve()
+        if not resolved.is_relative_to(folder) or resolved == folder:
+            return None
+        return str(folder / resolved.relative_to(folder).parts[0])
+
+    def name_of(self, path: Path) -> str:
+        """A file's name; that of a store path without its digest."""
+        top = self.top_path(path)
+        return path.resolve().name if top is None else Path(top).name[33:]
+
+    def closure(self, path: str) -> list[StorePath]:
+        """`path` and everything it refers to, sorted."""
+        paths = self._run("--query", "--requisites", path).split()
+        lines = iter(self._run("--dump-db", *sorted(paths)).splitlines())
+        return [_registration(line, lines) for line in lines]
+
     def _run(self, *arguments: str) -> str:
         run = self._call(*arguments)
         if run.returncode != 0:
@@ -45,6 +78,15 @@ class NixStore:
 
     def _call(self, *arguments: str) -> subprocess.CompletedProcess[str]:
         return call([self.program, *arguments])
+
+
+def _registration(path: str, lines: Iterator[str]) -> StorePath:
+    """The lines of one path: hash, size, deriver, how many references, and those."""
+    nar_sha256, nar_bytes, _, num_references = (next(lines) for _ in range(4))
+    references = tuple(next(lines) for _ in range(int(num_references)))
+    return StorePath(
+        path=path, nar_sha256=nar_sha256, nar_bytes=int(nar_bytes), references=references
+    )
 
 
 def call(command: Sequence[str]) -> subprocess.CompletedProcess[str]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import tempfile
 from concurrent.futures import ThreadPoolExecutor
@@ -177,9 +176,3 @@ class Prefetch:
 def part_name(name: str, pin: PinnedFile) -> str:
     """Of the hash, so that another revision goes on with it; two names may have the same bytes."""
     return f"{pin.sha256[:32]}-{name}"
-
-
-def source_folder(lock: ModelLock, lock_path: Path) -> Path | None:
-    if lock.source is None:
-        return None
-    return Path(os.path.normpath(lock_path.resolve().parent / lock.source))

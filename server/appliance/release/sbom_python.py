@@ -1,0 +1,62 @@
+"""The Python packages of an environment as components: name, version, package URL, licence."""
+
+from __future__ import annotations
+
+import re
+from importlib.metadata import Distribution, PathDistribution
+from pathlib import Path
+from typing import TYPE_CHECKING
+from urllib.parse import quote
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+MAX_LICENSE_CHARS = 100
+_CLASSIFIER = "License :: OSI Approved :: "
+
+
+def site_packages(path: Path) -> list[Path]:
+    """The folders of packages in an environment or a store path; `path` itself may be one."""
+    candidates = [path, *sorted(path.glob("lib/python3*/site-packages"))]
+    return [folder for folder in candidates if next(folder.glob("*.dist-info"), None)]
+
+
+def describe_packages(folders: Sequence[Path]) -> Iterator[dict[str, object]]:
+    for folder in folders:
+        for path in sorted(folder.glob("*.dist-info")):
+            if (path / "METADATA").is_file():
+                yield _describe(PathDistribution(path))
+
+
+def _describe(package: Distribution) -> dict[str, object]:
+    name = re.sub(r"[-_.]+", "-", package.name).lower()
+    purl = f"pkg:pypi/{name}@{quote(package.version)}"
+    component: dict[str, object] = {
+        "type": "library",
+        "bom-ref": purl,
+        "name": package.name,
+        "version": package.version,
+        "purl": purl,
+    }
+    licenses = _licenses(package)
+    return component | ({"licenses": licenses} if licenses else {})
+
+
+def _licenses(package: Distribution) -> list[dict[str, object]]:
+    """An SPDX expression where the package has one; else what it calls its licence."""
+    facts = package.metadata
+    if expression := _fact(package, "License-Expression"):
+        return [{"expression": expression}]
+    found = [
+        each.removeprefix(_CLASSIFIER)
+        for each in facts.get_all("Classifier") or ()
+        if each.startswith(_CLASSIFIER)
+    ]
+    first_line = _fact(package, "License").strip().partition("\n")[0]
+    if not found and first_line and first_line != "UNKNOWN":
+        found = [first_line[:MAX_LICENSE_CHARS]]
+    return [{"license": {"name": name}} for name in sorted(set(found))]
+
+
+def _fact(package: Distribution, name: str) -> str:
+    return next(iter(package.metadata.get_all(name) or ()), "")
