@@ -16,7 +16,7 @@ shell_scripts := .ci/run scripts/*.sh
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help setup serve runtime chat test check fix bench build lock manifest model nix-test nix-full clean
+.PHONY: help setup serve runtime chat test check fix laws bench build lock manifest model nix-test nix-full clean
 
 help: ## list the recipes
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' Makefile
@@ -45,6 +45,9 @@ check: $(dev) ## formatting, lint, types, shell scripts, fast tests
 fix: $(dev) ## put right what ruff can
 	@$(VENV)/bin/ruff check --fix .
 	@$(VENV)/bin/ruff format .
+
+laws: $(dev) ## the engine's laws as a table: what may vary, and that no bit does (2 minutes)
+	@exec $(VENV)/bin/python -m tests.engine.law_matrix
 
 bench: $(runtime) ## measure this machine: start, speed, its limits (ARGS=--help)
 	@$(VENV)/bin/python -m bench startup
