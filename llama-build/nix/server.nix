@@ -99,7 +99,7 @@ stdenv.mkDerivation {
   installPhase = ''
     runHook preInstall
     ${lib.optionalString isLinux ''
-      "$environment/bin/python" -I ${./compile_kernels.py}
+      "$environment/bin/python" -I -B ${./compile_kernels.py}
     ''}
     # No time stamp in the byte code, and no look at the source when it is imported. Packages ship files for other
     # versions of Python, which do not compile; nobody imports them.
