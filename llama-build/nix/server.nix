@@ -43,7 +43,7 @@ let
   source = builtins.path {
     name = "appliance";
     path = package;
-    filter = path: _: baseNameOf path != "__pycache__";
+    filter = path: _: baseNameOf path != "__pycache__" && !lib.hasSuffix ".so" path; # left by a checkout's own runs
   };
 in
 stdenv.mkDerivation {
@@ -99,11 +99,11 @@ stdenv.mkDerivation {
   installPhase = ''
     runHook preInstall
     ${lib.optionalString isLinux ''
-      "$environment/bin/python" -I -B ${./compile_kernels.py}
+      "$environment/bin/python" -I -m appliance.engine.kernels
     ''}
-    # No time stamp in the byte code, and no look at the source when it is imported. Packages ship files for other
-    # versions of Python, which do not compile; nobody imports them.
-    PYTHONHASHSEED=0 "$environment/bin/python" -m compileall -qq -j "$NIX_BUILD_CORES" \
+    # No time stamp in the byte code, and no look at the source when it is imported; -f: what was imported so far has
+    # been compiled with one. Packages ship files for other versions of Python, which do not compile and nobody imports.
+    PYTHONHASHSEED=0 "$environment/bin/python" -m compileall -f -qq -j "$NIX_BUILD_CORES" \
       --invalidation-mode unchecked-hash "$environment/lib" || true
 
     # Launchers in Python: a shell wrapper would tell Python a name under which it cannot find its environment.

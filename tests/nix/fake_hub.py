@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import threading
+from contextlib import suppress
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Self
@@ -86,7 +87,8 @@ class _Handler(BaseHTTPRequestHandler):
         self.send_header("Accept-Ranges", "bytes")
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()
-        self.wfile.write(body[:cut])
+        with suppress(ConnectionError):  # a client whose disk is full just leaves
+            self.wfile.write(body[:cut])
         self.close_connection = cut is not None
 
     def log_message(self, format: str, *arguments: object) -> None:

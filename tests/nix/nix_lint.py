@@ -32,7 +32,7 @@ def _declarations(node: Node) -> Iterator[tuple[Node, list[Node]]]:
     if node.type == "function_expression" and (formals := node.child_by_field_name("formals")):
         for formal in formals.named_children:
             if name := formal.child_by_field_name("name"):
-                yield name, [part for part in (*formals.named_children, node.named_children[-1])]
+                yield name, [*formals.named_children, node.named_children[-1]]
     if node.type == "let_expression":
         bindings = [each for part in node.named_children[:-1] for each in part.named_children]
         for binding in bindings:

@@ -1,4 +1,4 @@
-"""The expressions themselves: they parse, use what they name, evaluate everywhere, hold no secret."""
+"""The expressions: they parse, use what they name, evaluate everywhere, hold no secret."""
 
 from __future__ import annotations
 
@@ -52,7 +52,9 @@ def test_every_file_among_the_packages_is_one(nix: LocalNix) -> None:
 
 @pytest.mark.parametrize("system", SYSTEMS)
 def test_every_package_evaluates_on_a_system_it_names(nix: LocalNix, system: str) -> None:
-    named = json.loads(evaluate(nix, f"builtins.mapAttrs (_: p: p.meta.platforms) {PACKAGE_SET}", system))
+    named = json.loads(
+        evaluate(nix, f"builtins.mapAttrs (_: p: p.meta.platforms) {PACKAGE_SET}", system)
+    )
 
     for name in PACKAGES:
         if system in named[name]:
@@ -79,7 +81,9 @@ def test_every_download_is_pinned_by_a_sha256(nix: LocalNix) -> None:
 
     shown = json.loads(nix.run("nix", "show-derivation", "--recursive", *found))
 
-    downloads = [each["outputs"]["out"] for each in shown.values() if "impureEnvVars" in each["env"]]
+    downloads = [
+        each["outputs"]["out"] for each in shown.values() if "impureEnvVars" in each["env"]
+    ]
     assert len(downloads) > 20
     assert all(re.fullmatch("[0-9a-f]{64}", each["hash"]) for each in downloads)
 
@@ -94,7 +98,7 @@ def test_a_model_of_a_local_folder_is_named_by_the_hashes_in_its_lock(nix: Local
 
 
 SET = f"(import {HERE}/packages.nix {{ inherit system; standin = {STATE}/standin; }})"
-PACKAGE_SET = f"(removeAttrs {SET} [ \"serves\" ])"
+PACKAGE_SET = f'(removeAttrs {SET} [ "serves" ])'
 
 
 def evaluate(nix: LocalNix, expression: str, system: str = "x86_64-linux") -> str:

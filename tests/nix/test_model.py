@@ -2,55 +2,21 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
-import random
 import subprocess
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from tests.nix.fake_hub import REPOSITORY, TOKEN, GatedHub
-from tests.nix.local_nix import STATE, LocalNix, NixFailed
+from tests.nix.fake_hub import TOKEN, GatedHub
+from tests.nix.gated_model import FIRST, GatedModel
+from tests.nix.local_nix import LocalNix, NixFailed
 
 pytestmark = pytest.mark.nix
 
-FIRST, SECOND = "1" * 40, "2" * 40
+SECOND = "2" * 40
 HASH_MISMATCH = 102
-
-
-class GatedModel:
-    """A lock and the repository it pins, with weights nobody has seen before."""
-
-    def __init__(self, hub: GatedHub, directory: Path) -> None:
-        self.hub = hub
-        self.lock_file = directory / "tiny.lock.json"
-        weights = random.randbytes(3_000_000)
-        self.files = {"config.json": b"{}", "model.safetensors": weights}
-        self.publish(FIRST)
-
-    def publish(self, revision: str, **changed: bytes) -> None:
-        """Put the files on the hub under this revision, and lock it."""
-        self.files |= {name.replace("_json", ".json"): body for name, body in changed.items()}
-        self.hub.revisions[revision] = dict(self.files)
-        pins = {
-            name: {"sha256": hashlib.sha256(body).hexdigest(), "size": len(body)}
-            for name, body in self.files.items()
-        }
-        lock = {"lock": 1, "name": "tiny", "repository": REPOSITORY, "revision": revision}
-        lock |= {"license": "llama2", "source": None, "files": pins}
-        self.lock_file.write_text(json.dumps(lock), encoding="utf-8")
-
-    def build(self, nix: LocalNix) -> Path:
-        return nix.build("-E", self.expression())
-
-    def expression(self) -> str:
-        return f"""
-            (import {STATE}/standin {{ }}).callPackage
-              {STATE.parents[1]}/llama-build/.flox/pkgs/llama-model.nix
-              {{ lockFile = {self.lock_file}; endpoint = "{self.hub.url}"; }}
-        """
 
 
 @pytest.fixture
@@ -141,7 +107,7 @@ def test_a_second_revision_costs_only_the_changed_files(
     first = model.build(with_token)
     model.hub.asked.clear()
 
-    model.publish(SECOND, config_json=b'{"changed": true}')
+    model.publish(SECOND, {"config.json": b'{"changed": true}'})
     second = model.build(with_token)
 
     assert [each.name for each in model.hub.asked] == ["config.json"]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 from pathlib import Path
 
@@ -43,7 +42,7 @@ def test_its_programs_need_nothing_of_the_environment(server: Path) -> None:
 def test_it_brings_two_programs_and_no_installer(server: Path) -> None:
     packages = server / "libexec/llama-server/lib/python3.11/site-packages"
 
-    assert sorted(os.listdir(server / "bin")) == ["appliance", "llama-server"]
+    assert sorted(each.name for each in (server / "bin").iterdir()) == ["appliance", "llama-server"]
     assert not [each.name for each in packages.iterdir() if each.name.startswith(("pip", "torch"))]
 
 
@@ -84,10 +83,6 @@ def test_it_serves_the_model_of_the_other_package_in_a_sandbox(nix: LocalNix) ->
 def test_nothing_of_the_build_tools_stays_in_its_closure(nix: LocalNix, server: Path) -> None:
     closure = nix.run("nix-store", "--query", "--requisites", server).splitlines()
 
+    # The stand-in patches no library; with nixpkgs the C library, libstdc++ and zlib come too.
     names = sorted(path.split("-", 1)[1] for path in closure)
-    assert names == [
-        "gcc-lib-of-host",
-        "llama-server-lean-0.1.0",
-        "python3-of-host",
-        "zlib-of-host",
-    ]
+    assert names == ["llama-server-lean-0.1.0", "python3-of-host"]

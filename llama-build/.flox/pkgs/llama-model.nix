@@ -56,13 +56,22 @@ let
     };
 
   # The same store path that fetching the file would give: a flat file is named by its hash.
+  # Nix looks no further once that path is there, so a changed file would go unnoticed; reading gigabytes at each
+  # evaluation is too dear, and those are compared when they first come into the store.
   take =
-    name: { sha256, ... }:
-    builtins.path {
-      inherit name sha256;
+    name:
+    { sha256, size }:
+    let
       path = dirOf lockFile + "/${lock.source}/${name}";
-      recursive = false;
-    };
+      found = builtins.hashFile "sha256" path;
+    in
+    if size < 256 * 1024 * 1024 && found != sha256 then
+      fail "${name} is not the file that is locked: it has sha256 ${found}, the lock says ${sha256}. If the change is meant, renew the lock with `appliance lock model`."
+    else
+      builtins.path {
+        inherit name path sha256;
+        recursive = false;
+      };
 
   files = lib.mapAttrs (
     name: pin: (if lock.source == null then fetch else take) (checkFile name pin) pin
