@@ -24,6 +24,7 @@ def main() -> None:
     print(f"{RUNS} verifications of {NUM_SHARDS} files of {SHARD_BYTES >> 20} MiB, in memory")
     with tempfile.TemporaryDirectory(prefix="bench-verify-") as directory:
         shards = [write_shard(Path(directory, f"shard-{i}.bin")) for i in range(NUM_SHARDS)]
+        ways: dict[str, Callable[[], object]]
         ways = {"server": lambda: FileHasher().hash_files(shards)}
         if shutil.which("nix-store"):
             ways["nix-store --verify-path"] = nix_verification(Path(directory), shards)
