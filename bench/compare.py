@@ -39,6 +39,7 @@ def main(arguments: Sequence[str]) -> int:
         models=options.models or (("L", "S", EMBEDDED) if options.quick else plan.MODELS),
         precisions=options.precisions,
         is_quick=options.quick,
+        rounds=options.rounds,
     )
     everyone = tuple(one.name for one in ALL)
     names = options.peers or (QUICK_PEERS if options.quick else everyone)
@@ -75,6 +76,7 @@ def _parser() -> argparse.ArgumentParser:
         text = f"of {', '.join(known)}; default: all, or what --quick needs"
         of_known = partial(_split, known)
         parser.add_argument(flag, default=default, help=text, type=of_known, metavar="A,B")
+    parser.add_argument("--rounds", type=int, help="default: 3; 2 for servers at L; 1 if quick")
     parser.add_argument("--threads", type=int, default=available_cores(), help="for everyone")
     parser.add_argument(
         "--quiet-s",

@@ -81,7 +81,7 @@ async def first_token(
     while True:
         check_alive()
         try:
-            answer = await ask(target, prompt, 1, timeout_s=timeout_s)
+            answer = (await ask(target, prompt, 1, timeout_s=timeout_s)).parse()
         except (OSError, LoadFailed) as error:
             if time.perf_counter() > deadline_s:
                 raise LoadFailed(f"no token within {timeout_s:.0f} s: {error}") from error
@@ -100,18 +100,19 @@ async def measure(
 ) -> dict[str, float]:
     """All prompts, `concurrency` at a time, each asked for as soon as one before it has ended."""
     waiting = iter(prompts)
-    answers: list[Answer] = []
+    recordings: list[Recording] = []
 
     async def client() -> None:
         for prompt in waiting:
-            answer = await ask(target, prompt, max_tokens, timeout_s=timeout_s)
-            answers.append(answer)
+            recording = await ask(target, prompt, max_tokens, timeout_s=timeout_s)
+            recordings.append(recording)
 
     began_s = time.perf_counter()
     async with asyncio.timeout(timeout_s), asyncio.TaskGroup() as group:
         for _ in range(concurrency):
             group.create_task(client())
-    return summarise(answers, time.perf_counter() - began_s)
+    wall_s = time.perf_counter() - began_s
+    return summarise([recording.parse() for recording in recordings], wall_s)
 
 
 def summarise(answers: list[Answer], wall_s: float) -> dict[str, float]:
@@ -137,7 +138,7 @@ def percentile(values: list[float], percent: int) -> float:
     return statistics.quantiles(values, n=100, method="inclusive")[percent - 1]
 
 
-async def ask(target: Target, prompt: str, max_tokens: int, *, timeout_s: float) -> Answer:
+async def ask(target: Target, prompt: str, max_tokens: int, *, timeout_s: float) -> Recording:
     loop = asyncio.get_running_loop()
     done: asyncio.Future[None] = loop.create_future()
     request = target.request(prompt, max_tokens)
@@ -152,11 +153,24 @@ async def ask(target: Target, prompt: str, max_tokens: int, *, timeout_s: float)
         raise LoadFailed(f"no end of an answer within {timeout_s:.0f} s") from None
     finally:
         transport.abort()
-    return _parse(sent_at_s, reader.parts, reader.times, max_tokens)
+    return Recording(sent_at_s, reader.parts, reader.times, max_tokens)
+
+
+@dataclass(frozen=True, slots=True)
+class Recording:
+    """The bytes of an answer as they came; reading them waits until nothing is being timed."""
+
+    sent_at_s: float
+    parts: list[bytes]
+    times: list[float]
+    max_tokens: int
+
+    def parse(self) -> Answer:
+        return _parse(self.sent_at_s, self.parts, self.times, self.max_tokens)
 
 
 class _Reader(asyncio.Protocol):
-    """Keeps what arrives and when; reading it waits until nothing is being timed."""
+    """Keeps what arrives and when."""
 
     def __init__(self, done: asyncio.Future[None]) -> None:
         self.parts: list[bytes] = []

@@ -6,6 +6,8 @@ import asyncio
 import json
 from pathlib import Path
 
+import uvloop
+
 from bench.cache import cache_dir
 from bench.checkpoints import Checkpoint
 from bench.load import Target, first_token, make_prompts, measure
@@ -43,7 +45,9 @@ def make_job(cell: Cell, checkpoint: Checkpoint, num_threads: int, turn: int) ->
 
 def take(participant: Participant, job: Job, concurrencies: tuple[int, ...]) -> Figures:
     if job.kind == "serve":
-        return asyncio.run(load_server(participant, job, concurrencies))
+        # The load generator takes from the servers' cores: uvloop halves that.
+        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+            return runner.run(load_server(participant, job, concurrencies))
     way = participant.single if job.kind == "single" else participant.batch
     if way is None:
         raise AssertionError(f"{participant.name} was asked for {job.kind}")

@@ -40,6 +40,7 @@ class Selection:
     models: Sequence[str] = MODELS
     precisions: Sequence[str] = PRECISIONS
     is_quick: bool = False
+    rounds: int | None = None
 
     def cells(self) -> Iterator[Cell]:
         for model in self.models:
@@ -58,8 +59,8 @@ class Selection:
 
     def num_rounds(self, cell: Cell) -> int:
         """Loads at L take minutes each; the record says how many rounds a median is of."""
-        if self.is_quick:
-            return 1
+        if self.rounds is not None or self.is_quick:
+            return self.rounds or 1
         return 2 if cell.model == "L" and cell.kind == "serve" else 3
 
     def concurrencies(self, model: str) -> Sequence[int]:

@@ -107,9 +107,9 @@ class Server:
             raise ProcessFailed(f"the server ended with {code}: {_tail(text)}")
 
     def peak_memory_bytes(self) -> int:
-        """The peaks of all its processes, added up: no less than the peak of their sum.
+        """The peaks of all its processes, added up; what they share now is counted once.
 
-        Pages of files that a process maps are in it; a page that two processes share, twice.
+        Pages of files that a process maps are in it.
         """
         return sum(map(_peak_bytes, _tree(self.process.pid)))
 
@@ -192,11 +192,19 @@ def _tree(pid: int) -> list[int]:
 
 
 def _peak_bytes(pid: int) -> int:
+    """The most that was resident, less what of today's pages is other processes' part."""
+    folder = Path(f"/proc/{pid}")
     try:
-        lines = Path(f"/proc/{pid}/status").read_text().splitlines()
-    except OSError:
-        return 0
-    return sum(int(line.split()[1]) * 1024 for line in lines if line.startswith("VmHWM:"))
+        status = _kilobytes(folder / "status")
+        proportional = _kilobytes(folder / "smaps_rollup")["Pss"]
+    except (OSError, KeyError):
+        return 0  # it ended, or is the kernel's
+    return 1024 * (status["VmHWM"] - status["VmRSS"] + proportional)
+
+
+def _kilobytes(path: Path) -> dict[str, int]:
+    lines = [line.split() for line in path.read_text().splitlines()]
+    return {line[0][:-1]: int(line[1]) for line in lines if line[-1:] == ["kB"]}
 
 
 def _shorten(command: list[str]) -> str:

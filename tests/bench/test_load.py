@@ -10,7 +10,16 @@ from typing import TypeVar
 
 import pytest
 
-from bench.load import LoadFailed, Target, ask, first_token, make_prompts, measure, percentile
+from bench.load import (
+    Answer,
+    LoadFailed,
+    Target,
+    ask,
+    first_token,
+    make_prompts,
+    measure,
+    percentile,
+)
 
 HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n"
 TIMEOUT_S = 10
@@ -75,8 +84,12 @@ def run(handler: Handler, use: Callable[[Target], Awaitable[Result]]) -> Result:
     return asyncio.run(main())
 
 
+async def answer_of(target: Target) -> Answer:
+    return (await ask(target, "a", 9, timeout_s=TIMEOUT_S)).parse()
+
+
 def test_each_piece_of_text_has_a_time_and_the_usage_says_how_many_tokens() -> None:
-    answer = run(answering(WHOLE), lambda target: ask(target, "a", 9, timeout_s=TIMEOUT_S))
+    answer = run(answering(WHOLE), answer_of)
     assert answer.num_tokens == 2
     assert len(answer.text_at_s) == 2
     assert answer.first_token_s > 0
@@ -85,7 +98,7 @@ def test_each_piece_of_text_has_a_time_and_the_usage_says_how_many_tokens() -> N
 @pytest.mark.parametrize("size", [1, 7, 50])
 def test_it_does_not_matter_where_the_bytes_are_cut(size: int) -> None:
     parts = [WHOLE[start : start + size] for start in range(0, len(WHOLE), size)]
-    answer = run(answering(*parts), lambda target: ask(target, "a", 9, timeout_s=TIMEOUT_S))
+    answer = run(answering(*parts), answer_of)
     assert len(answer.text_at_s) == 2
     assert answer.text_at_s == sorted(answer.text_at_s)
 
@@ -100,26 +113,26 @@ def test_an_event_arrives_when_its_last_byte_does() -> None:
         await asyncio.sleep(0.05)
         writer.write(second[-8:] + STREAM[2] + STREAM[3] + b"0\r\n\r\n")
 
-    answer = run(handle, lambda target: ask(target, "a", 9, timeout_s=TIMEOUT_S))
+    answer = run(handle, answer_of)
     assert answer.gaps_s()[0] >= 0.04
 
 
 def test_without_usage_the_tokens_asked_for_are_counted() -> None:
     whole = HEAD + STREAM[0] + b"0\r\n\r\n"
-    answer = run(answering(whole), lambda target: ask(target, "a", 9, timeout_s=TIMEOUT_S))
+    answer = run(answering(whole), answer_of)
     assert answer.num_tokens == 9
 
 
 def test_an_error_status_is_a_failure_with_the_answer_in_it() -> None:
     refusal = b"HTTP/1.1 503 Service Unavailable\r\n\r\nloading"
     with pytest.raises(LoadFailed, match="503 Service Unavailable loading"):
-        run(answering(refusal), lambda target: ask(target, "a", 9, timeout_s=TIMEOUT_S))
+        run(answering(refusal), answer_of)
 
 
 def test_an_error_within_the_stream_is_a_failure() -> None:
     whole = HEAD + STREAM[0] + chunk(event(error={"message": "lost"})) + b"0\r\n\r\n"
     with pytest.raises(LoadFailed, match="lost"):
-        run(answering(whole), lambda target: ask(target, "a", 9, timeout_s=TIMEOUT_S))
+        run(answering(whole), answer_of)
 
 
 def test_an_answer_that_never_ends_is_a_failure() -> None:
