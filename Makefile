@@ -16,7 +16,7 @@ shell_scripts := .ci/run scripts/*.sh
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help setup serve runtime chat test check fix laws bench build lock manifest model nix-test nix-full clean
+.PHONY: help setup serve runtime chat test check fix laws bench bench-peers build lock manifest model nix-test nix-full clean
 
 help: ## list the recipes
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' Makefile
