@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from appliance.cli.parsing import add_command, examples
 from appliance.console.ink import printable
+from appliance.console.terminal import Terminal
 
 if TYPE_CHECKING:
     import argparse
@@ -262,6 +263,7 @@ def _found(arguments: argparse.Namespace, reference: str) -> PinRecord:
         hash_lock,
         hash_store_path,
         read_identity,
+        read_identity_file,
     )
 
     digest, paths = None, set(arguments.store_path)
@@ -272,8 +274,11 @@ def _found(arguments: argparse.Namespace, reference: str) -> PinRecord:
     if arguments.identity == "-":
         identity = read_identity(sys.stdin.read(), "standard input")
     elif arguments.identity is not None:
-        identity = read_identity(Path(arguments.identity).read_text("utf-8"), arguments.identity)
-    store_paths = {path: hash_store_path(path) for path in sorted(paths)}
+        identity = read_identity_file(Path(arguments.identity))
+    store_paths = {}
+    for path in sorted(paths):
+        with Terminal(sys.stderr).counting(f"hashing {path}"):
+            store_paths[path] = hash_store_path(path)
     return PinRecord(
         reference=reference, manifest_lock=digest, store_paths=store_paths, identity=identity
     )

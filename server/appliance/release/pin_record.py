@@ -144,6 +144,14 @@ def read_identity(text: str, source: str) -> dict[str, str | None]:
     return identity
 
 
+def read_identity_file(path: Path) -> dict[str, str | None]:
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ReleaseError(f"{path} cannot be read: {error}.") from None
+    return read_identity(text, str(path))
+
+
 def _is_sha256(digest: object) -> bool:
     return isinstance(digest, str) and _SHA256.fullmatch(digest) is not None
 

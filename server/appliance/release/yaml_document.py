@@ -16,6 +16,8 @@ Path = tuple[str | int, ...]
 
 MAX_BYTES = 4_000_000
 MAX_DEPTH = 60
+MAPPING = "tag:yaml.org,2002:map"
+SEQUENCE = "tag:yaml.org,2002:seq"
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,16 +44,15 @@ def read_documents(text: str, source: str) -> list[Document]:
         raise ReleaseError(
             f"{source} has {len(text)} characters; a manifest has {MAX_BYTES} at most."
         )
-    reader = _Reader(text)
     try:
-        return list(_documents(reader, source))
+        return list(_documents(_Reader(text), source))
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         where = source if mark is None else f"{source}:{mark.line + 1}"
         problem = getattr(error, "problem", None) or "unreadable"
         raise ReleaseError(f"{where}: this is not YAML: {problem}.") from None
-    finally:
-        reader.dispose()
+    except RecursionError:
+        raise ReleaseError(f"{source}: values are nested deeper than {MAX_DEPTH}.") from None
 
 
 def _documents(reader: _Reader, source: str) -> Iterator[Document]:
@@ -83,10 +84,12 @@ class _Walk:
                 "read here. Write the value out."
             )
         self._seen.add(id(node))
-        if isinstance(node, yaml.MappingNode):
+        if node.tag == MAPPING and isinstance(node, yaml.MappingNode):
             return self._read_mapping(node, path)
-        if isinstance(node, yaml.SequenceNode):
+        if node.tag == SEQUENCE and isinstance(node, yaml.SequenceNode):
             return [self.read(item, (*path, index)) for index, item in enumerate(node.value)]
+        if not isinstance(node, yaml.ScalarNode):
+            raise ReleaseError(f"{self._source}:{line}: the tag {node.tag} is not read here.")
         return self._reader.construct_object(node)
 
     def _read_mapping(self, node: yaml.MappingNode, path: Path) -> dict[str, object]:

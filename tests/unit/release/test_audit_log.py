@@ -1,0 +1,136 @@
+"""Whatever is done to the history by other means than the tool shows, but for a cut-off end."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import threading
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from appliance.errors import ReleaseError
+from appliance.release.audit_log import AuditLog, Change
+
+CHANGE = Change(
+    by="Ada", action="set", target="staging", before="a/b:1", after="a/b:2", why="é\u2028"
+)
+
+
+def written(path: Path, num_entries: int = 4) -> AuditLog:
+    log = AuditLog(path / "pins" / "history.jsonl")
+    for number in range(num_entries):
+        log.append(replace(CHANGE, after=f"a/b:{number + 2}"))
+    return log
+
+
+def rewrite(log: AuditLog, change: Callable[[list[str]], object]) -> list[str]:
+    lines = log.path.read_text().split("\n")[:-1]
+    change(lines)
+    log.path.write_text("".join(f"{line}\n" for line in lines))
+    return log.inspect()[1]
+
+
+def test_an_untouched_history_holds(tmp_path: Path) -> None:
+    log = written(tmp_path)
+    entries, problems = log.inspect()
+    assert problems == []
+    assert [entry.number for entry in entries] == [1, 2, 3, 4]
+    assert entries[0].previous is None
+    assert all(b.previous == a.hash for a, b in itertools.pairwise(entries))
+    assert entries[0].why == CHANGE.why
+
+
+def test_no_history_is_an_empty_one(tmp_path: Path) -> None:
+    assert AuditLog(tmp_path / "none").entries() == []
+
+
+def swap(lines: list[str]) -> None:
+    lines[1], lines[2] = lines[2], lines[1]
+
+
+def forge(lines: list[str]) -> None:
+    """As somebody would who changes who did it, and leaves the hash."""
+    lines[1] = lines[1].replace('"by":"Ada"', '"by":"Eve"')
+
+
+def respace(lines: list[str]) -> None:
+    lines[1] = json.dumps(json.loads(lines[1]))
+
+
+def duplicate_key(lines: list[str]) -> None:
+    """Readers differ in which of two they show."""
+    lines[1] = lines[1].replace('{"action"', '{"action":"promote","action"', 1)
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (forge, r":2: this entry was changed after it was written"),
+        (lambda lines: lines.pop(1), r":2: this is entry 3: entries were removed"),
+        (lambda lines: lines.pop(0), r":1: this is entry 2: entries were removed"),
+        (swap, r":2: this is entry 3"),
+        (lambda lines: lines.insert(1, lines[1]), r":3: this is entry 2"),
+        (lambda lines: lines.insert(1, "{}"), r":2: this is not an entry"),
+        (lambda lines: lines.insert(1, "x"), r":2: this is not an entry"),
+        (lambda lines: lines.insert(1, ""), r":2: this is not an entry"),
+        (respace, r":2: this is not an entry"),
+        (duplicate_key, r":2: this is not an entry"),
+    ],
+    ids=["edit", "removal", "removal of the first", "order", "repetition", "empty entry", "garbage",
+         "empty line", "spaces", "two of a key"],
+)  # fmt: skip
+def test_every_change_of_the_history_shows(
+    change: Callable[[list[str]], object], said: str, tmp_path: Path
+) -> None:
+    log = written(tmp_path)
+    problems = rewrite(log, change)
+    assert any(said in problem for problem in problems), problems
+    with pytest.raises(ReleaseError, match="Nothing is added to a history that was altered"):
+        log.append(CHANGE)
+
+
+def test_a_cut_off_end_shows_only_to_those_who_kept_the_head(tmp_path: Path) -> None:
+    log = written(tmp_path)
+    head = log.entries()[-1].hash
+    assert log.inspect(head)[1] == []
+    assert rewrite(log, lambda lines: lines.pop()) == []
+    assert "no entry has the hash" in log.inspect(head)[1][0]
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=40)
+@given(data=st.data())
+def test_no_single_character_can_change(data: st.DataObject, tmp_path: Path) -> None:
+    log = AuditLog(tmp_path / "history.jsonl")
+    if not log.path.exists():
+        log = AuditLog(tmp_path / "history.jsonl")
+        for _ in range(3):
+            log.append(CHANGE)
+    text = log.path.read_text()
+    index = data.draw(st.integers(0, len(text) - 2))
+    character = data.draw(st.characters(codec="ascii").filter(lambda each: each != text[index]))
+    log.path.write_text(text[:index] + character + text[index + 1 :])
+    try:
+        assert log.inspect()[1]
+    finally:
+        log.path.write_text(text)
+
+
+def test_entries_of_many_writers_form_one_chain(tmp_path: Path) -> None:
+    log = AuditLog(tmp_path / "history.jsonl")
+    writers = [threading.Thread(target=log.append, args=(CHANGE,)) for _ in range(8)]
+    for writer in writers:
+        writer.start()
+    for writer in writers:
+        writer.join(30)
+    assert len(log.entries()) == 8
+
+
+def test_a_history_that_cannot_be_written_is_named(tmp_path: Path) -> None:
+    (tmp_path / "pins").write_text("a file")
+    with pytest.raises(ReleaseError, match=r"history\.jsonl cannot be written"):
+        AuditLog(tmp_path / "pins" / "history.jsonl").append(CHANGE)
