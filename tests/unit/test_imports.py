@@ -101,6 +101,7 @@ SUBPROCESS_FILES = {
     "release/nix_store.py",  # Nix's own commands
     "release/kubectl.py",  # a forwarded port, while one server is asked
     "release/programs.py",  # kubectl and git, with arguments of our own
+    "release/signature.py",  # ssh-keygen
     "release/wheel_lock.py",  # uv, which asks the registry
     "text/confined.py",  # strangers' templates and schemas, in a process of their own
 }

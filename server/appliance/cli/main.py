@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from appliance import __version__
 from appliance.cli import (
+    bundle,
     chat,
     complete,
     flox,
@@ -52,6 +53,7 @@ COMMANDS: dict[str, Command] = {
     "lock": lock,
     "prefetch": prefetch,
     "sbom": sbom,
+    "bundle": bundle,
 }
 
 EXIT_BROKEN_PIPE = 1

@@ -7,6 +7,7 @@ import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
+from urllib.parse import quote
 
 from appliance.errors import ReleaseError
 
@@ -69,6 +70,29 @@ class NixStore:
         paths = self._run("--query", "--requisites", path).split()
         lines = iter(self._run("--dump-db", *sorted(paths)).splitlines())
         return [_registration(line, lines) for line in lines]
+
+    def export(self, paths: Sequence[str], cache: Path, key: Path | None) -> None:
+        """A binary cache in a folder, of these paths and all they refer to; a key signs it."""
+        url = f"file://{quote(str(cache.resolve()))}?compression=zstd"
+        url += f"&secret-key={quote(str(key.resolve()))}" if key is not None else ""
+        self._copy("--to", url, *paths)
+
+    def import_from(self, cache: Path, paths: Sequence[str]) -> None:
+        """Out of such a folder. Nix asks for no signature: the caller has verified the files."""
+        url = f"file://{quote(str(cache.resolve()))}"
+        self._copy("--no-check-sigs", "--from", url, *paths)
+
+    def keep(self, path: str, root: Path) -> None:
+        """A link that keeps the path when the store is cleaned."""
+        root.parent.mkdir(parents=True, exist_ok=True)
+        self._run("--realise", path, "--add-root", str(root), "--indirect")
+
+    def _copy(self, *arguments: str) -> None:
+        nix = str(Path(self.program).with_name("nix"))
+        command = [nix, "--extra-experimental-features", "nix-command", "copy", *arguments]
+        run = call([*command, "--option", "substituters", ""])
+        if run.returncode != 0:
+            raise ReleaseError(f"nix copy failed: {run.stderr.strip()}")
 
     def _run(self, *arguments: str) -> str:
         run = self._call(*arguments)
