@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
+import random
 import subprocess
+import sys
+import threading
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,12 +15,14 @@ import pytest
 
 from tests.nix.fake_hub import TOKEN, GatedHub
 from tests.nix.gated_model import FIRST, GatedModel
-from tests.nix.local_nix import LocalNix, NixFailed
+from tests.nix.local_nix import REPOSITORY, STATE, LocalNix, NixFailed
 
 pytestmark = pytest.mark.nix
 
 SECOND = "2" * 40
 HASH_MISMATCH = 102
+SHARD_BYTES = 32_000_000
+SLACK_BYTES = 4_000_000  # the store's database, the small files
 
 
 @pytest.fixture
@@ -125,3 +131,90 @@ def test_a_model_that_is_in_the_store_needs_neither_hub_nor_token(
     model.hub.revisions.clear()
 
     assert model.build(fresh_store) == built
+
+
+def test_a_prefetched_model_needs_neither_hub_nor_token_to_build(
+    fresh_store: LocalNix, model: GatedModel
+) -> None:
+    prefetch(fresh_store, model.lock_file, "--endpoint", model.hub.url)
+    model.hub.revisions.clear()
+
+    assert weights_of(fresh_store, model.build(fresh_store)) == model.files["model.safetensors"]
+
+
+def test_a_model_of_a_folder_outside_of_the_repository_is_built_from_the_store(
+    fresh_store: LocalNix, model: GatedModel, tmp_path: Path
+) -> None:
+    lock = json.loads(model.lock_file.read_bytes())
+    lock["source"] = "../../../folder"
+    model.lock_file = tmp_path / "a" / "b" / "c" / "tiny.lock.json"
+    model.lock_file.parent.mkdir(parents=True)
+    model.lock_file.write_text(json.dumps(lock), encoding="utf-8")
+    for name, body in model.files.items():
+        (tmp_path / "folder").mkdir(exist_ok=True)
+        (tmp_path / "folder" / name).write_bytes(body)
+
+    prefetch(fresh_store, model.lock_file)
+
+    assert weights_of(fresh_store, model.build(fresh_store)) == model.files["model.safetensors"]
+
+
+def prefetch(nix: LocalNix, lock_file: Path, *arguments: str) -> None:
+    """`appliance prefetch` into this store, unfinished downloads beside the lock."""
+    store = {"NIX_REMOTE": str(nix.store), "NIX_CONF_DIR": str(STATE / "conf")}
+    command = ("prefetch", lock_file, "--cache", lock_file.parent / "cache", *arguments)
+    subprocess.run(
+        [sys.executable, "-m", "appliance", *command],
+        env={**os.environ, **store, "HF_TOKEN": TOKEN, "PYTHONPATH": str(REPOSITORY / "server")},
+        check=True,
+        capture_output=True,
+        timeout=60,
+    )
+
+
+def weights_of(nix: LocalNix, output: Path) -> bytes:
+    link = nix.real_path(output / "share/models/tiny/model.safetensors").readlink()
+    return nix.real_path(link).read_bytes()
+
+
+def test_a_model_takes_its_own_size_on_the_disk_and_at_its_peak_one_file_more(
+    with_token: LocalNix, model: GatedModel, tmp_path: Path
+) -> None:
+    shards = {f"model-{number}.safetensors": random.randbytes(SHARD_BYTES) for number in range(4)}
+    model.publish(SECOND, shards)
+    model_bytes = sum(map(len, model.files.values()))
+    temporary = {"TMPDIR": str(tmp_path / "builds")}
+    Path(temporary["TMPDIR"]).mkdir()
+    nix = replace(with_token, environment=with_token.environment | temporary)
+    before_bytes = disk_usage(nix)
+    peak_bytes, done = 0, threading.Event()
+
+    def watch() -> None:
+        nonlocal peak_bytes
+        while not done.wait(0.02):
+            peak_bytes = max(peak_bytes, disk_usage(nix) - before_bytes)
+
+    watcher = threading.Thread(target=watch)
+    watcher.start()
+    try:
+        model.build(nix)
+    finally:
+        done.set()
+        watcher.join()
+
+    after_bytes = disk_usage(nix) - before_bytes
+    assert after_bytes < model_bytes + SLACK_BYTES
+    assert peak_bytes < model_bytes + SHARD_BYTES + SLACK_BYTES
+
+
+def disk_usage(nix: LocalNix) -> int:
+    """Bytes in the store and where its builds work, as `du` counts them."""
+    assert nix.store is not None
+    places = (nix.store, nix.environment["TMPDIR"])
+    found = subprocess.run(
+        ["du", "--summarize", "--block-size=1", "--total", *places],
+        capture_output=True,
+        text=True,
+        check=False,  # files come and go while it counts
+    )
+    return int(found.stdout.split()[-2])

@@ -120,6 +120,13 @@ def file_is_too_large_to_publish(bench: Bench) -> str:
     return bench.error_of(bench.store, "nix-instantiate", "-E", bench.model.expression())
 
 
+def local_file_is_not_in_the_store(bench: Bench) -> str:
+    lock = json.loads(bench.model.lock_file.read_bytes())
+    lock["source"] = "../../../home/someone/models/tiny"
+    bench.model.lock_file.write_text(json.dumps(lock), encoding="utf-8")
+    return bench.build_model(bench.store)
+
+
 def local_file_has_changed(bench: Bench) -> str:
     tree = copy_tree(bench.tmp_path / "tree")
     (tree / "server/appliance/embedded/config.json").write_text("{}", encoding="utf-8")
@@ -153,6 +160,7 @@ PROVOKED: dict[str, Callable[[Bench], str]] = {
     "The Hub answers 401 although HF_TOKEN is set": daemon_does_not_see_the_token,
     "The disk is full": disk_is_full,
     "A file is too large to publish": file_is_too_large_to_publish,
+    "A file of a local model is not in the store": local_file_is_not_in_the_store,
     "A file of a local model has changed": local_file_has_changed,
     "There are no wheels for this system": system_has_no_wheels,
     "A file that is there is said to be missing": file_is_not_in_git,

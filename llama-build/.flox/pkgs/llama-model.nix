@@ -6,6 +6,7 @@
   lib,
   runCommand,
   fetchurl,
+  requireFile,
   lockFile ? ../../models/pebble.lock.json,
   endpoint ? "https://huggingface.co",
   # What one upload to a catalog store can hold; `flox publish` fails above it.
@@ -31,7 +32,7 @@ let
     if builtins.match "[A-Za-z0-9_][A-Za-z0-9+._=-]*" name == null then
       fail "${name} is not a plain file name of letters, digits and + . _ = -"
     else if size >= maxFileBytes then
-      fail "${name} has ${toString size} bytes; a store path must stay under ${toString maxFileBytes} to be published. Save the model again in smaller shards (save_pretrained(path, max_shard_size=\"4GB\")), lock that folder, and build from it. To build without publishing: llama-model.override { maxFileBytes = ${toString (size + 1)}; }"
+      fail "${name} has ${toString size} bytes; a store path must stay under ${toString maxFileBytes} to be published. Save the model again in smaller shards (save_pretrained(path, max_shard_size=\"4GB\")), lock that folder with `appliance lock model`, and build from it. To build without publishing: llama-model.override { maxFileBytes = ${toString (size + 1)}; }"
     else
       name;
 
@@ -73,9 +74,23 @@ let
         recursive = false;
       };
 
-  files = lib.mapAttrs (
-    name: pin: (if lock.source == null then fetch else take) (checkFile name pin) pin
-  ) check.files;
+  # Flox and flakes see the repository alone, so files of a folder elsewhere have to be in the store already.
+  require =
+    name: { sha256, ... }:
+    requireFile {
+      inherit name sha256;
+      message = "${baseNameOf lockFile}: ${name} lies outside of the repository and is not in the store yet. Put it there: appliance prefetch ${baseNameOf lockFile}";
+    };
+
+  obtain =
+    if lock.source == null then
+      fetch
+    else if lib.hasPrefix "../../../" "${lock.source}/" then
+      require
+    else
+      take;
+
+  files = lib.mapAttrs (name: pin: obtain (checkFile name pin) pin) check.files;
 
   link =
     directory:

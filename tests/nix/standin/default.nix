@@ -128,6 +128,23 @@ let
       impureEnvVars = lib.fetchers.proxyImpureEnvVars ++ [ "NIX_CURL_FLAGS" ] ++ netrcImpureEnvVars;
     };
 
+  requireFile =
+    {
+      name,
+      sha256,
+      message,
+    }:
+    mkDerivation {
+      inherit name message;
+      buildCommand = ''
+        echo "$message"
+        exit 1
+      '';
+      outputHash = sha256;
+      outputHashAlgo = "sha256";
+      outputHashMode = "flat";
+    };
+
   # There curl and an address made from the arguments; here pip, which knows where this machine's packages come from.
   fetchPypi =
     {
@@ -189,6 +206,7 @@ let
       fetchurl
       lib
       python311
+      requireFile
       runCommand
       system
       ;
