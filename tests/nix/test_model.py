@@ -162,7 +162,7 @@ def test_a_model_of_a_folder_outside_of_the_repository_is_built_from_the_store(
 def prefetch(nix: LocalNix, lock_file: Path, *arguments: str) -> None:
     """`appliance prefetch` into this store, unfinished downloads beside the lock."""
     store = {"NIX_REMOTE": str(nix.store), "NIX_CONF_DIR": str(STATE / "conf")}
-    command = ("prefetch", lock_file, "--cache", lock_file.parent / "cache", *arguments)
+    command = ["prefetch", str(lock_file), "--cache", f"{lock_file.parent}/cache", *arguments]
     subprocess.run(
         [sys.executable, "-m", "appliance", *command],
         env={**os.environ, **store, "HF_TOKEN": TOKEN, "PYTHONPATH": str(REPOSITORY / "server")},
