@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from appliance.engine.runner import RunnerInfo
+from appliance.engine.sampler import relative_probabilities
 from appliance.engine.sequence import (
     Batch,
     Chunk,
@@ -96,6 +97,9 @@ class FakeRunner:
         for chunk in batch.chunks:  # all writes before all reads: a block that two write shows
             self._write(chunk)
         return [self._compute(chunk) for chunk in batch.chunks]
+
+    def weigh(self, logits: FloatArray, peak: float, temperature: float) -> DoubleArray:
+        return relative_probabilities(logits, peak, temperature)
 
     def release(self, sequence_id: int) -> None:
         self.released.append(sequence_id)

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from appliance.engine.runner import Runner, RunnerInfo
-    from appliance.engine.sequence import Batch, Chunk, ChunkOutput, FloatArray
+    from appliance.engine.sequence import Batch, Chunk, ChunkOutput, DoubleArray, FloatArray
 
 
 @dataclass(frozen=True)
@@ -70,6 +70,9 @@ class RecordingRunner:
             if output.logits is not None:
                 self._record(chunk, output.logits)
         return outputs
+
+    def weigh(self, logits: FloatArray, peak: float, temperature: float) -> DoubleArray:
+        return self._runner.weigh(logits, peak, temperature)
 
     def release(self, sequence_id: int) -> None:
         self._runner.release(sequence_id)

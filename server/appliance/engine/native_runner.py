@@ -15,7 +15,7 @@ from appliance.engine.kernels.library import ERRORS, KEY_TILE, Layer, Model, Nat
 from appliance.engine.model.config import RopeConfig, RopeKind, expected_tensors
 from appliance.engine.packing import PackedWeights, load_packed
 from appliance.engine.runner import RunnerInfo
-from appliance.engine.sequence import Batch, ChunkOutput, LogitRows
+from appliance.engine.sequence import Batch, ChunkOutput, DoubleArray, FloatArray, LogitRows
 from appliance.engine.stored_tensors import Floats, load_vector, map_tensor, to_bfloat16
 
 if TYPE_CHECKING:
@@ -128,6 +128,13 @@ class NativeRunner:
             row += count
             pooled += is_pooled
         return outputs
+
+    def weigh(self, logits: FloatArray, peak: float, temperature: float) -> DoubleArray:
+        """By the library's own exponential: the same bits on every CPU."""
+        logits = np.ascontiguousarray(logits)
+        weights = np.empty(len(logits))
+        self._library.weigh(logits.ctypes.data, len(logits), peak, temperature, weights.ctypes.data)
+        return weights
 
     def release(self, sequence_id: int) -> None:
         """Nothing is kept outside the block cache."""

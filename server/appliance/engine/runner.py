@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Protocol
 
-from appliance.engine.sequence import Batch, ChunkOutput
+from appliance.engine.sequence import Batch, ChunkOutput, DoubleArray, FloatArray
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,6 +37,9 @@ class Runner(Protocol):
 
     def forward(self, batch: Batch) -> list[ChunkOutput]:
         """One output a chunk, in order; on return, keys and values of every token are cached."""
+
+    def weigh(self, logits: FloatArray, peak: float, temperature: float) -> DoubleArray:
+        """e^((logit - peak) / temperature) of each logit, none of which is above the peak."""
 
     def release(self, sequence_id: int) -> None:
         """Forget whatever is kept for a sequence outside the block cache; unknown ids are fine."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,6 +20,9 @@ from appliance.engine.sequence import (
 )
 
 IntArray = NDArray[np.intp]
+# Logits [N], their peak and a temperature to e^((logit - peak) / temperature): numpy's, whose last
+# bits depend on the CPU, or a runner's own.
+Weigh = Callable[[FloatArray, float, float], DoubleArray]
 
 MASK_64 = (1 << 64) - 1
 GOLDEN_GAMMA = 0x9E3779B97F4A7C15
@@ -31,7 +35,20 @@ class LogitsError(Exception):
     """Logits that no token can be chosen from: NaN, plus infinity, or every token forbidden."""
 
 
-def sample(logits: FloatArray, sequence: Sequence) -> int:
+def relative_probabilities(
+    logits: FloatArray, peak: float, temperature: float = 1.0
+) -> DoubleArray:
+    """exp((logits - peak) / temperature): at most 1, so any positive temperature is safe."""
+    scaled = logits.astype(np.float64)
+    scaled -= peak
+    if temperature != 1.0:
+        with np.errstate(over="ignore"):  # a tiny temperature: minus infinity, weight 0
+            scaled /= temperature
+    weights: DoubleArray = np.exp(scaled, out=scaled)
+    return weights
+
+
+def sample(logits: FloatArray, sequence: Sequence, weigh: Weigh = relative_probabilities) -> int:
     """The next token of a sequence from its logits [V], which are left as they are.
 
     The order is that of transformers: penalties, bias, the constraint's mask, temperature, top-k,
@@ -47,7 +64,7 @@ def sample(logits: FloatArray, sequence: Sequence) -> int:
         raise LogitsError(f"the largest logit is {peak}")
     if params.temperature == 0.0 or params.top_k == 1:
         return best
-    token_ids, weights = candidates(logits, peak, params)
+    token_ids, weights = candidates(logits, peak, params, weigh)
     index = draw(weights, uniform(params.seed, len(sequence.token_ids)))
     return index if token_ids is None else int(token_ids[index])
 
@@ -58,13 +75,15 @@ def draw(weights: DoubleArray, fraction: float) -> int:
     The sum runs down the columns of a grid, because numpy adds whole rows many times faster than it
     accumulates: any order will do that depends on nothing but the number of weights.
     """
-    grid = np.zeros((-(-len(weights) // GRID_COLUMNS), GRID_COLUMNS))
-    grid.reshape(-1)[: len(weights)] = weights
-    columns = np.add.reduce(grid, axis=0).cumsum()
+    num_whole = len(weights) // GRID_COLUMNS * GRID_COLUMNS
+    sums = np.add.reduce(weights[:num_whole].reshape(-1, GRID_COLUMNS), axis=0)
+    sums[: len(weights) - num_whole] += weights[num_whole:]
+    columns = sums.cumsum()
     target = fraction * float(columns[-1])
     column = first_above(columns, target)
     before = float(columns[column - 1]) if column else 0.0
-    return first_above(grid[:, column].cumsum(), target - before) * GRID_COLUMNS + column
+    in_column = weights[column::GRID_COLUMNS].cumsum()
+    return first_above(in_column, target - before) * GRID_COLUMNS + column
 
 
 def first_above(cumulative: DoubleArray, target: float) -> int:
@@ -126,7 +145,7 @@ def adjust(logits: FloatArray, sequence: Sequence) -> FloatArray:
 
 
 def candidates(
-    logits: FloatArray, peak: float, params: SamplingParams
+    logits: FloatArray, peak: float, params: SamplingParams, weigh: Weigh = relative_probabilities
 ) -> tuple[IntArray | None, DoubleArray]:
     """The tokens that may be sampled, ascending, and their probabilities relative to the best.
 
@@ -138,25 +157,12 @@ def candidates(
         threshold = np.partition(logits, -params.top_k)[-params.top_k]
         token_ids = np.flatnonzero(logits >= threshold)
         logits = logits[token_ids]
-    weights = relative_probabilities(logits, peak, params.temperature)
+    weights = weigh(logits, peak, params.temperature)
     if params.top_p < 1.0:
         token_ids, weights = select(token_ids, weights, nucleus(weights, params.top_p))
     if params.min_p > 0.0:
         token_ids, weights = select(token_ids, weights, np.flatnonzero(weights >= params.min_p))
     return token_ids, weights
-
-
-def relative_probabilities(
-    logits: FloatArray, peak: float, temperature: float = 1.0
-) -> DoubleArray:
-    """exp((logits - peak) / temperature): at most 1, so any positive temperature is safe."""
-    scaled = logits.astype(np.float64)
-    scaled -= peak
-    if temperature != 1.0:
-        with np.errstate(over="ignore"):  # a tiny temperature: minus infinity, weight 0
-            scaled /= temperature
-    weights: DoubleArray = np.exp(scaled, out=scaled)
-    return weights
 
 
 def nucleus(weights: DoubleArray, top_p: float) -> IntArray:
@@ -181,7 +187,9 @@ def select(
     return (kept if token_ids is None else token_ids[kept]), weights[kept]
 
 
-def token_logprobs(logits: FloatArray, token_id: int, num_top: int) -> TokenLogprobs:
+def token_logprobs(
+    logits: FloatArray, token_id: int, num_top: int, weigh: Weigh = relative_probabilities
+) -> TokenLogprobs:
     """The log-probability of a token and of the `num_top` best, from the raw logits [V].
 
     Raw: before penalties, bias, mask, temperature and filters, as the OpenAI API and vLLM report
@@ -190,7 +198,7 @@ def token_logprobs(logits: FloatArray, token_id: int, num_top: int) -> TokenLogp
     peak = float(logits.max())
     if not math.isfinite(peak):
         raise LogitsError(f"the largest logit is {peak}")
-    log_total = peak + math.log(float(relative_probabilities(logits, peak).sum()))
+    log_total = peak + math.log(float(weigh(logits, peak, 1.0).sum()))
     top = [(best, float(logits[best]) - log_total) for best in best_tokens(logits, num_top)]
     return TokenLogprobs(token_id, float(logits[token_id]) - log_total, tuple(top))
 
@@ -205,7 +213,9 @@ def best_tokens(logits: FloatArray, num_best: int) -> list[int]:
     return [int(token_id) for token_id in contenders[order[:num_best]]]
 
 
-def gather_prompt_logprobs(logits: FloatArray, sequence: Sequence, start: int) -> None:
+def gather_prompt_logprobs(
+    logits: FloatArray, sequence: Sequence, start: int, weigh: Weigh = relative_probabilities
+) -> None:
     """Add what the rows [R, V] of a chunk say of the prompt: row i is about token start + i + 1."""
     num_top = sequence.params.num_prompt_logprobs or 0
     gathered = sequence.prompt_logprobs
@@ -214,11 +224,13 @@ def gather_prompt_logprobs(logits: FloatArray, sequence: Sequence, start: int) -
     while len(gathered) < sequence.num_prompt_tokens and len(gathered) - 1 - start < len(logits):
         position = len(gathered)
         gathered.append(
-            token_logprobs(logits[position - 1 - start], sequence.token_ids[position], num_top)
+            token_logprobs(
+                logits[position - 1 - start], sequence.token_ids[position], num_top, weigh
+            )
         )
 
 
-def gather(chunk: Chunk, output: ChunkOutput) -> None:
+def gather(chunk: Chunk, output: ChunkOutput, weigh: Weigh = relative_probabilities) -> None:
     """Take down what a chunk says about its prompt: log-probabilities, or its part of a mean."""
     sequence = chunk.sequence
     if output.hidden_sum is not None:
@@ -227,16 +239,18 @@ def gather(chunk: Chunk, output: ChunkOutput) -> None:
         sequence.hidden_sum = hidden_sum if gathered is None else gathered + hidden_sum
     is_scored = sequence.params.num_prompt_logprobs is not None and chunk.rows is LogitRows.ALL
     if output.logits is not None and is_scored:
-        gather_prompt_logprobs(output.logits, sequence, chunk.start)
+        gather_prompt_logprobs(output.logits, sequence, chunk.start, weigh)
 
 
-def choose(logits: FloatArray, sequence: Sequence) -> tuple[int, TokenLogprobs | None]:
+def choose(
+    logits: FloatArray, sequence: Sequence, weigh: Weigh = relative_probabilities
+) -> tuple[int, TokenLogprobs | None]:
     """The next token of a sequence from its logits [V], taken in by its grammar."""
     params = sequence.params
-    token_id = sample(logits, sequence)
+    token_id = sample(logits, sequence, weigh)
     logprobs = None
     if params.num_logprobs is not None:
-        logprobs = token_logprobs(logits, token_id, params.num_logprobs)
+        logprobs = token_logprobs(logits, token_id, params.num_logprobs, weigh)
     if sequence.constraint is not None and token_id not in params.stop_token_ids:
         sequence.constraint.accept(token_id)
     return token_id, logprobs

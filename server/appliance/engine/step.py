@@ -81,7 +81,7 @@ class Stepper:
         whether that token was there, and every token is chosen as it would be without guesses.
         """
         sequence = chunk.sequence
-        gather(chunk, output)
+        gather(chunk, output, self._runner.weigh)
         if output.logits is None or not chunk.is_sampled:
             reason = self._scheduler.commit(chunk, None)
             if reason is not None:
@@ -92,7 +92,7 @@ class Stepper:
         now = self._clock()
         rows = output.logits[-1 - len(chunk.draft) :]
         for logits, guess in zip(rows, (*chunk.draft, None), strict=True):
-            token_id, logprobs = choose(logits, sequence)
+            token_id, logprobs = choose(logits, sequence, self._runner.weigh)
             reason = self._scheduler.commit(chunk, token_id)
             self._report_token(sequence, now)
             if reason is not None:

@@ -10,7 +10,15 @@ from appliance.engine.model.attention import KVCache, plan_attention
 from appliance.engine.model.llama import LlamaModel
 from appliance.engine.model.weights import Weights
 from appliance.engine.runner import RunnerInfo
-from appliance.engine.sequence import Batch, Chunk, ChunkOutput, LogitRows
+from appliance.engine.sampler import relative_probabilities
+from appliance.engine.sequence import (
+    Batch,
+    Chunk,
+    ChunkOutput,
+    DoubleArray,
+    FloatArray,
+    LogitRows,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -76,6 +84,9 @@ class TorchRunner:
             self._cache,
         )
         return self._collect(chunks, hidden)
+
+    def weigh(self, logits: FloatArray, peak: float, temperature: float) -> DoubleArray:
+        return relative_probabilities(logits, peak, temperature)
 
     def release(self, sequence_id: int) -> None:
         """Nothing is kept outside the block cache."""

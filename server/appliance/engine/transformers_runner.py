@@ -10,7 +10,15 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from appliance.engine.runner import RunnerInfo
-from appliance.engine.sequence import Batch, Chunk, ChunkOutput, LogitRows
+from appliance.engine.sampler import relative_probabilities
+from appliance.engine.sequence import (
+    Batch,
+    Chunk,
+    ChunkOutput,
+    DoubleArray,
+    FloatArray,
+    LogitRows,
+)
 from appliance.engine.sizing import DEFAULT_CONTEXT_TOKENS
 from appliance.errors import ModelRefused
 
@@ -102,6 +110,9 @@ class TransformersRunner:
     @torch.inference_mode()
     def forward(self, batch: Batch) -> list[ChunkOutput]:
         return [self._compute(chunk) for chunk in batch.chunks]
+
+    def weigh(self, logits: FloatArray, peak: float, temperature: float) -> DoubleArray:
+        return relative_probabilities(logits, peak, temperature)
 
     def release(self, sequence_id: int) -> None:
         self._pasts.pop(sequence_id, None)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import ctypes
 from collections.abc import Iterator
 from contextlib import contextmanager
-from ctypes import POINTER, c_char_p, c_float, c_int32, c_size_t, c_void_p
+from ctypes import POINTER, c_char_p, c_double, c_float, c_int32, c_size_t, c_void_p
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -84,6 +84,7 @@ class NativeLibrary:
         self.pack_weight = _declare(
             library.pack_weight, None, c_void_p, POINTER(Weight), c_void_p, c_void_p
         )
+        self.weigh = _declare(library.weigh, None, c_void_p, c_int32, c_double, c_double, c_void_p)
         self._choose = _declare(library.linear_choose, c_int32, c_char_p)
         self._variant = _declare(library.linear_variant, c_char_p)
 
