@@ -1,7 +1,8 @@
 /* Sixteen floats side by side: the virtual vector that every reduction is written over.
  *
- * Three spellings of one arithmetic, for LANES_512, LANES_256 and neither. Each operation rounds once, as IEEE 754 says, so the variants
- * give the same bits; sums over lanes are taken in one fixed order, halves onto halves.
+ * Four spellings of one arithmetic, for LANES_512, LANES_256, LANES_NEON and none of them. Each operation
+ * rounds once, as IEEE 754 says, so the variants give the same bits; sums over lanes are taken in one
+ * fixed order, halves onto halves.
  */
 #pragma once
 #include <math.h>
@@ -10,6 +11,8 @@
 
 #if defined(LANES_512) || defined(LANES_256)
 #include <immintrin.h>
+#elif defined(LANES_NEON)
+#include <arm_neon.h>
 #endif
 
 #define LANES 16
@@ -99,6 +102,46 @@ INLINE __m256 half_load_bf16(const uint16_t *p) {
 }
 INLINE lanes_t lanes_load_bf16(const uint16_t *p) {
     return EACH(half_load_bf16(p), half_load_bf16(p + 8));
+}
+
+#elif defined(LANES_NEON)
+
+typedef struct {
+    float32x4_t of[4];
+} lanes_t;
+
+#define EACH(expression)                                   \
+    lanes_t out;                                           \
+    _Pragma("GCC unroll 4") for (int i = 0; i < 4; i++)    \
+        out.of[i] = (expression);                          \
+    return out
+
+INLINE lanes_t lanes_load(const float *p) { EACH(vld1q_f32(p + 4 * i)); }
+INLINE void lanes_store(float *p, lanes_t x) {
+    for (int i = 0; i < 4; i++) vst1q_f32(p + 4 * i, x.of[i]);
+}
+INLINE lanes_t lanes_set(float x) { EACH(vdupq_n_f32(x)); }
+INLINE lanes_t lanes_add(lanes_t x, lanes_t y) { EACH(vaddq_f32(x.of[i], y.of[i])); }
+INLINE lanes_t lanes_sub(lanes_t x, lanes_t y) { EACH(vsubq_f32(x.of[i], y.of[i])); }
+INLINE lanes_t lanes_mul(lanes_t x, lanes_t y) { EACH(vmulq_f32(x.of[i], y.of[i])); }
+INLINE lanes_t lanes_div(lanes_t x, lanes_t y) { EACH(vdivq_f32(x.of[i], y.of[i])); }
+/* As maxps and minps: the second operand where they do not compare. */
+INLINE lanes_t lanes_max(lanes_t x, lanes_t y) {
+    EACH(vbslq_f32(vcgtq_f32(x.of[i], y.of[i]), x.of[i], y.of[i]));
+}
+INLINE lanes_t lanes_min(lanes_t x, lanes_t y) {
+    EACH(vbslq_f32(vcltq_f32(x.of[i], y.of[i]), x.of[i], y.of[i]));
+}
+INLINE lanes_t lanes_fma(lanes_t x, lanes_t y, lanes_t z) { EACH(vfmaq_f32(z.of[i], x.of[i], y.of[i])); }
+INLINE lanes_t lanes_round(lanes_t x) { EACH(vrndnq_f32(x.of[i])); }
+INLINE lanes_t lanes_where_below(lanes_t x, lanes_t limit, lanes_t yes, lanes_t no) {
+    EACH(vbslq_f32(vcltq_f32(x.of[i], limit.of[i]), yes.of[i], no.of[i]));
+}
+INLINE lanes_t lanes_power_of_two(lanes_t n) {
+    EACH(vreinterpretq_f32_s32(vshlq_n_s32(vaddq_s32(vcvtnq_s32_f32(n.of[i]), vdupq_n_s32(127)), 23)));
+}
+INLINE lanes_t lanes_load_bf16(const uint16_t *p) {
+    EACH(vreinterpretq_f32_u32(vshll_n_u16(vld1_u16(p + 4 * i), 16)));
 }
 
 #else

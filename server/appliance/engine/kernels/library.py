@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 COLUMN_TILE = 16
 KEY_TILE = 16
 WEIGHT_KINDS = {"bf16": 0, "int8": 1, "int4": 2}
-VARIANTS = ("avx512", "avx2", "scalar")  # best first
+VARIANTS = ("avx512", "avx2", "neon", "scalar")  # best first
 
 ERRORS = {
     1: "there is no memory left for a batch of this size",

@@ -2,24 +2,27 @@
 #include "linear_layout.h"
 
 #include <string.h>
-
-static int has_avx2(void) {
-#if defined(__x86_64__)
-    return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
-#else
-    return 0;
+#if defined(__aarch64__) && defined(__linux__)
+#include <sys/auxv.h>
 #endif
-}
+
+#if defined(__x86_64__)
+static int has_avx2(void) { return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma"); }
 
 static int has_avx512(void) {
-#if defined(__x86_64__)
     return has_avx2() && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
            __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512vnni") &&
            __builtin_cpu_supports("avx512bf16");
+}
+#elif defined(__aarch64__)
+static int has_neon(void) {
+#if defined(__linux__)
+    return (getauxval(AT_HWCAP) & 1 << 20) != 0; /* asimddp: integer dot products */
 #else
-    return 0;
+    return 1; /* every Mac with such a CPU */
 #endif
 }
+#endif
 
 static const linear_variant_t *chosen;
 
@@ -28,6 +31,8 @@ int linear_choose(const char *name) {
 #if defined(__x86_64__)
     if (strcmp(name, "avx512") == 0 && has_avx512()) variant = &linear_avx512;
     if (strcmp(name, "avx2") == 0 && has_avx2()) variant = &linear_avx2;
+#elif defined(__aarch64__)
+    if (strcmp(name, "neon") == 0 && has_neon()) variant = &linear_neon;
 #endif
     if (strcmp(name, "scalar") == 0) variant = &linear_scalar;
     if (variant) chosen = variant;
@@ -35,7 +40,7 @@ int linear_choose(const char *name) {
 }
 
 __attribute__((constructor)) static void choose_best(void) {
-    if (!linear_choose("avx512") && !linear_choose("avx2")) linear_choose("scalar");
+    if (!linear_choose("avx512") && !linear_choose("avx2") && !linear_choose("neon")) linear_choose("scalar");
 }
 
 const char *linear_variant(void) { return chosen->name; }

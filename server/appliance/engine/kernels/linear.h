@@ -43,7 +43,7 @@ void linear_prepare(int32_t kind, int32_t k, const float *x, void *prepared, int
 void linear_multiply(const weight_t *w, const void *prepared, float *y, int64_t stride_y,
                      int32_t rows, int32_t first_tile, int32_t end_tile);
 
-/* The variant in use: the best this CPU has until another is chosen by name ("avx512", "avx2",
+/* The variant in use: the best this CPU has until another is chosen by name ("avx512", "avx2", "neon",
  * "scalar"). Choosing returns 1, or 0 if the variant is not built in or the CPU lacks it; do it
  * before other threads run. */
 int linear_choose(const char *name);

@@ -37,8 +37,8 @@ static inline void store_floats(float *to, floats_t value, int count) {
     _mm256_maskstore_ps(to + 8, first_columns(count - 8), without_nan_bits(value.high));
 }
 
-static inline ints_t broadcast_int(int32_t value) {
-    return (ints_t){_mm256_set1_epi32(value), _mm256_set1_epi32(value)};
+static inline ints_t begin_sums(int32_t offset) {
+    return (ints_t){_mm256_set1_epi32(offset), _mm256_set1_epi32(offset)};
 }
 
 static inline line_t load_line(const uint8_t *from) {

@@ -30,7 +30,7 @@ static inline void store_floats(float *to, floats_t value, int count) {
     _mm512_mask_storeu_ps(to, first_columns(count), value);
 }
 
-static inline ints_t broadcast_int(int32_t value) { return _mm512_set1_epi32(value); }
+static inline ints_t begin_sums(int32_t offset) { return _mm512_set1_epi32(offset); }
 
 static inline line_t load_line(const uint8_t *from) { return _mm512_load_si512(from); }
 

@@ -19,6 +19,10 @@ static inline uint32_t set_arithmetic(bool denormals_are_zero) {
     _mm_setcsr(denormals_are_zero ? 0x9fc0 : 0x1f80);
     __asm__ volatile("" ::: "memory"); /* no arithmetic before this */
     return before;
+#elif defined(FLUSHES_IN_HARDWARE)
+    uint64_t before, modes = (uint64_t)denormals_are_zero << 24;
+    __asm__ volatile("mrs %0, fpcr\n\tmsr fpcr, %1" : "=&r"(before) : "r"(modes) : "memory");
+    return (uint32_t)before;
 #else
     return denormals_are_zero;
 #endif
@@ -28,6 +32,8 @@ static inline void restore_arithmetic(uint32_t before) {
 #if defined(__SSE2__)
     __asm__ volatile("" ::: "memory");
     _mm_setcsr(before);
+#elif defined(FLUSHES_IN_HARDWARE)
+    __asm__ volatile("msr fpcr, %0" : : "r"((uint64_t)before) : "memory");
 #else
     (void)before;
 #endif

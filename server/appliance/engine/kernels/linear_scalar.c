@@ -29,9 +29,9 @@ static inline void store_floats(float *to, floats_t value, int count) {
         memcpy(to + c, value.of[c] == value.of[c] ? (const void *)&value.of[c] : &nan, sizeof *to);
 }
 
-static inline ints_t broadcast_int(int32_t value) {
+static inline ints_t begin_sums(int32_t offset) {
     ints_t all;
-    for (int c = 0; c < 16; c++) all.of[c] = value;
+    for (int c = 0; c < 16; c++) all.of[c] = offset;
     return all;
 }
 

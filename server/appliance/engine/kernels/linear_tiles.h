@@ -82,7 +82,7 @@ INLINE const group_t *group_of(const block_t *b, int row, int32_t g) {
 
 INLINE void begin_group(ints_t *group, const int rows, const int tiles, const block_t *b, int32_t g) {
     UNROLL for (int r = 0; r < rows; r++)
-        UNROLL for (int t = 0; t < tiles; t++) group[r * tiles + t] = broadcast_int(group_of(b, r, g)->offset);
+        UNROLL for (int t = 0; t < tiles; t++) group[r * tiles + t] = begin_sums(group_of(b, r, g)->offset);
 }
 
 INLINE void end_group(floats_t *sums, const ints_t *group, const int rows, const int tiles, const block_t *b, int32_t g) {

@@ -7,12 +7,20 @@
 
 /* Rounding to nearest and denormals as they are, whatever another library has set for this thread.
  * Returns what was set. */
+#if defined(__SSE2__)
 #define DEFAULT_FLOAT_MODES 0x1f80
+#else
+#define DEFAULT_FLOAT_MODES 0
+#endif
 static inline uint32_t set_float_modes(uint32_t modes) {
 #if defined(__SSE2__)
     uint32_t before = _mm_getcsr();
     _mm_setcsr(modes);
     return before;
+#elif defined(__aarch64__)
+    uint64_t before;
+    __asm__ volatile("mrs %0, fpcr\n\tmsr fpcr, %1" : "=&r"(before) : "r"((uint64_t)modes) : "memory");
+    return (uint32_t)before;
 #else
     return modes;
 #endif

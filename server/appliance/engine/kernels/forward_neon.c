@@ -1,0 +1,6 @@
+/* The forward pass with Arm's 128-bit vectors. */
+#if defined(__aarch64__)
+#define LANES_NEON
+#define FORWARD forward_neon
+#include "forward_variant.h"
+#endif
