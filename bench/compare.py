@@ -5,6 +5,8 @@ from __future__ import annotations
 import argparse
 import json
 import shutil
+import signal
+import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -55,12 +57,17 @@ def main(arguments: Sequence[str]) -> int:
         quiet_s=options.quiet_s,
     )
     print(f"commit {commit}; samples in {run.samples.path}", flush=True)
+    signal.signal(signal.SIGTERM, _stop)  # whatever is being measured ends with us
     try:
         if not options.report_only:
             run.measure()
     finally:
         run.write(options.results)
     return 0
+
+
+def _stop(signum: int, frame: object) -> None:
+    sys.exit(128 + signum)
 
 
 def _parser() -> argparse.ArgumentParser:

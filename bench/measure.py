@@ -80,7 +80,7 @@ async def load_server(
 async def _load(target: Target, job: Job, concurrency: int) -> dict[str, float]:
     count = num_requests(job.checkpoint.name, concurrency)
     seed = f"{job.seed} {concurrency}"
-    limit_s = timeout_s(job) + 1.0 * job.new_tokens * count
+    limit_s = timeout_s(job) + 0.5 * job.new_tokens * count
     warm_up = make_prompts(concurrency, job.prompt_tokens, f"{seed} warm-up")
     await measure(
         target, warm_up, concurrency=concurrency, max_tokens=WARM_UP_TOKENS, timeout_s=limit_s

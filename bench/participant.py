@@ -98,5 +98,5 @@ def run_worker(
 
 
 def timeout_s(job: Job) -> float:
-    """Long enough for a token a second; whoever is slower is not measured."""
-    return 120 + 8 * job.seconds + 1.0 * job.new_tokens * job.concurrency
+    """Long enough for two tokens a second; whoever is slower is not measured."""
+    return 120 + 8 * job.seconds + 0.5 * job.new_tokens * job.concurrency
