@@ -27,6 +27,8 @@ Weigh = Callable[[FloatArray, float, float], DoubleArray]
 MASK_64 = (1 << 64) - 1
 GOLDEN_GAMMA = 0x9E3779B97F4A7C15
 GRID_COLUMNS = 256
+MAX_SORTED = 4096
+HEAVY_WEIGHT = 1e-3  # of the likeliest token's
 BIN_SHIFT = 50  # of a double's 64 bits, leaves the exponent and two bits: four bins an octave
 BIN_OF_ONE = int(np.float64(1.0).view(np.int64)) >> BIN_SHIFT
 
@@ -168,6 +170,13 @@ def candidates(
 def nucleus(weights: DoubleArray, top_p: float) -> IntArray:
     """The smallest set of best tokens whose mass reaches `top_p`, ascending; low ids win ties."""
     wanted = top_p * float(weights.sum())
+    heavy = np.flatnonzero(weights >= HEAVY_WEIGHT)
+    if (
+        len(heavy) <= MAX_SORTED and float(weights[heavy].sum()) >= wanted
+    ):  # as nearly always: few tokens, or one, decide
+        best = heavy[np.argsort(-weights[heavy], kind="stable")]
+        num_kept = 1 + int(weights[best].cumsum()[:-1].searchsorted(wanted, side="left"))
+        return np.sort(best[:num_kept])
     # Sorting a vocabulary is slow. The bits of a positive double rise with its value: the leading
     # ones sort tokens into bins, and only the bin in which the mass is reached needs an order.
     bins = BIN_OF_ONE - (weights.view(np.int64) >> BIN_SHIFT)
