@@ -16,7 +16,7 @@ let
     mkdir -p $out/share/models; cp -r ${MODEL} $out/share/models/pebble
   '';
 in run "tiny-server-0.1" ''
-  folder=$out/lib/python3.11/site-packages/Some_Thing-1.0+cpu.dist-info
+  folder=$out/libexec/tiny/lib/python3.11/site-packages/Some_Thing-1.0+cpu.dist-info
   mkdir -p $folder
   printf 'Name: Some_Thing\\nVersion: 1.0+cpu\\nLicense-Expression: MIT\\n' > $folder/METADATA
   echo ${library} ${model} > $out/needs

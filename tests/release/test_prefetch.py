@@ -198,3 +198,25 @@ def test_the_store_gets_each_file_where_a_build_looks_for_it(
     hub.requests.clear()
     assert prefetch(hub, lock) == 0
     assert hub.requests == []
+
+
+def test_disk_is_used_for_the_model_and_one_file_more_at_most(
+    hub: FakeHub, lock: Path, nix_store: NixStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen = []
+    add_file = NixStore.add_file
+
+    def add_and_look(self: NixStore, path: Path) -> str:
+        """Most is used when a copy is in the store and the download is not yet gone."""
+        added = add_file(self, path)
+        files = [*lock.parent.joinpath("cache").rglob("*"), *nix_store.folder().rglob("*")]
+        seen.append(sum(each.stat().st_size for each in files if each.is_file()))
+        return added
+
+    monkeypatch.setattr("appliance.release.prefetch.NUM_SMALL_DOWNLOADS", 1)
+    monkeypatch.setattr(NixStore, "add_file", add_and_look)
+    assert prefetch(hub, lock) == 0
+    files = read_model_lock(lock).files
+    largest = max(pin.size_bytes for pin in files.values())
+    assert len(seen) == len(files)
+    assert max(seen) <= read_model_lock(lock).total_bytes + largest

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from importlib.metadata import Distribution, PathDistribution
 from pathlib import Path
@@ -12,13 +13,25 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
 MAX_LICENSE_CHARS = 100
+PACKAGE_FOLDER = "site-packages"
+MAX_DEPTH = 6
 _CLASSIFIER = "License :: OSI Approved :: "
 
 
 def site_packages(path: Path) -> list[Path]:
     """The folders of packages in an environment or a store path; `path` itself may be one."""
-    candidates = [path, *sorted(path.glob("lib/python3*/site-packages"))]
-    return [folder for folder in candidates if next(folder.glob("*.dist-info"), None)]
+    return sorted(folder for folder in _candidates(path) if next(folder.glob("*.dist-info"), None))
+
+
+def _candidates(path: Path) -> Iterator[Path]:
+    """Wherever an environment was put: below lib, or deep in libexec."""
+    yield path
+    for parent, folders, _ in os.walk(path):
+        if Path(parent).name == PACKAGE_FOLDER:
+            yield Path(parent)
+            folders.clear()
+        elif len(Path(parent).relative_to(path).parts) >= MAX_DEPTH:
+            folders.clear()
 
 
 def describe_packages(folders: Sequence[Path]) -> Iterator[dict[str, object]]:
