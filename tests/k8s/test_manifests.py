@@ -117,6 +117,15 @@ def test_a_directory_that_is_applied_as_it_is_holds_no_kustomization() -> None:
         assert not (folder / "kustomization.yaml").exists()
 
 
+def test_applying_the_directory_reads_the_plain_manifest_and_nothing_else() -> None:
+    need_kubectl()
+    command = ["kubectl", "annotate", "--local", "-f", f"{K8S}/", "a=b", "-o", "name"]
+    said = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True).stdout
+    read = [line.partition(".")[0].partition("/")[0] for line in said.splitlines()]
+    kinds = [each["kind"].lower() for each in load_file(K8S / "llama.yaml")]
+    assert read == kinds
+
+
 def test_the_plain_manifest_is_what_the_base_says(tmp_path: Path) -> None:
     need_kubectl()
     fresh = tmp_path / "llama.yaml"

@@ -5,6 +5,7 @@ Not a schema check: what Kubernetes itself refuses, a dry run on a server says b
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from appliance.errors import ReleaseError
@@ -13,6 +14,7 @@ from appliance.release.object_rules import OBJECT_RULES, check_network, check_se
 from appliance.release.pin import OVERLAYS, find_pins
 from appliance.release.pod_rules import ANNOTATION_RULES, POD_RULES
 from appliance.release.programs import ProgramMissing, run_program
+from appliance.release.reference import ANNOTATION
 from appliance.release.server_rules import SERVER_RULES
 from appliance.release.yaml_document import read_documents
 
@@ -20,6 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
     from pathlib import Path
 
+    from appliance.release.pin import Pin
     from appliance.release.programs import Run
 
 KUSTOMIZATION = "kustomization.yaml"
@@ -88,17 +91,24 @@ def _lint_directory(directory: Path, run: Run, notes: list[str]) -> Iterator[Fin
         raise ReleaseError(
             f"{directory} has neither manifests nor {OVERLAYS}/ with kustomizations."
         )
-    if overlays:
-        find_pins(directory)  # each overlay has one pin, in one file
+    pins = {pin.overlay: pin for pin in find_pins(directory)} if overlays else {}
     try:
         for overlay in overlays:
-            yield from lint(render(overlay, run))
+            for finding in lint(render(overlay, run)):
+                yield _at_the_pin(finding, pins[overlay.name])
     except ProgramMissing:
         notes.append(
             "kubectl is not installed, so the overlays were not rendered: their files were checked "
             "one by one, and not what they become together."
         )
         yield from _lint_parts(directory)
+
+
+def _at_the_pin(finding: Finding, pin: Pin) -> Finding:
+    """What is wrong with a pin is put right in the overlay's own file."""
+    if ANNOTATION not in finding.field:
+        return finding
+    return replace(finding, file=str(pin.path), line=pin.line)
 
 
 def _lint_parts(directory: Path) -> Iterator[Finding]:

@@ -376,6 +376,20 @@ def test_what_kubectl_renders_is_linted(tmp_path: Path) -> None:
     assert str(finding).startswith(f"{tmp_path}: Deployment/llama: ")
 
 
+def test_an_unpinned_overlay_is_found_where_its_pin_stands(tmp_path: Path) -> None:
+    pin = tmp_path / "overlays" / "staging" / "pin.yaml"
+    pin.parent.mkdir(parents=True)
+    (pin.parent / "kustomization.yaml").write_text("resources: []\n")
+    pin.write_text(f'# unpinned\n{PIN}: "acme/llama-runtime"\n')
+    text = (K8S / "llama.yaml").read_text().replace("acme/llama-runtime:1", "acme/llama-runtime")
+
+    def render(command: list[str], /, *, timeout_s: float = 60.0) -> str:
+        return text
+
+    ((finding,), _) = lint_paths([tmp_path], render)
+    assert str(finding).startswith(f"{pin}:2: Deployment/llama: ")
+
+
 def test_a_path_that_does_not_exist_is_named(tmp_path: Path) -> None:
     with pytest.raises(ReleaseError, match="nowhere does not exist"):
         lint_paths([tmp_path / "nowhere"])
