@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import sys
 import time
 from dataclasses import asdict, replace
@@ -11,7 +12,8 @@ from typing import TYPE_CHECKING
 
 from appliance.cli.parsing import HelpFormatter, add_command, examples
 from appliance.console.ink import Ink, printable
-from appliance.console.terminal import Terminal
+from appliance.console.terminal import ERASE_REST, Terminal
+from appliance.errors import ReleaseError
 
 if TYPE_CHECKING:
     import argparse
@@ -24,6 +26,7 @@ if TYPE_CHECKING:
 
 BAR_WIDTH = 24
 INTERVAL_S = 1.0
+MAX_FAILURES = 3  # in a row, of asking a cluster that is watched
 
 CODES = """exit codes:
    0  every pod runs what is pinned, and the rollout is finished
@@ -92,16 +95,14 @@ def show(
 
 def watch(cluster: Cluster, target: Target, timeout_s: float, terminal: Terminal) -> None:
     """Until it is finished, has failed or time is up; then the table says the rest."""
-    from appliance.release.rollout import read_rollout
-
     started_s = time.monotonic()
     shown = ""
-    while True:
-        rollout = read_rollout(cluster, target)
+    for rollout in follow(cluster, target):
         elapsed_s = time.monotonic() - started_s
         line = progress(rollout)
         if terminal.is_interactive:
-            terminal.write(f"\r  {bar(rollout)} {line}, {elapsed_s:.0f} s\x1b[K")
+            text = f"  {bar(rollout)} {elapsed_s:.0f} s, {line}"
+            terminal.write(f"\r{text[: shutil.get_terminal_size().columns - 1]}{ERASE_REST}")
         elif line != shown:
             terminal.write(f"{line}\n")
         shown = line
@@ -109,7 +110,25 @@ def watch(cluster: Cluster, target: Target, timeout_s: float, terminal: Terminal
             break
         time.sleep(INTERVAL_S)
     if terminal.is_interactive:
-        terminal.write("\r\x1b[K")
+        terminal.write(f"\r{ERASE_REST}")
+
+
+def follow(cluster: Cluster, target: Target) -> Iterator[Rollout]:
+    """Again and again; a cluster that does not answer once or twice is asked again."""
+    from appliance.release.rollout import read_rollout
+
+    num_failures = 0
+    while True:
+        try:
+            rollout = read_rollout(cluster, target)
+        except ReleaseError:
+            num_failures += 1
+            if num_failures == MAX_FAILURES:
+                raise
+            time.sleep(INTERVAL_S)
+            continue
+        num_failures = 0
+        yield rollout
 
 
 def find_record(directory: Path, target: Target) -> PinRecord | None:

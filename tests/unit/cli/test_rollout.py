@@ -14,6 +14,7 @@ from appliance.cli.main import build_parser, main
 from appliance.cli.rollout import bar, progress, show, watch
 from appliance.console.ink import Ink
 from appliance.console.terminal import Terminal
+from appliance.errors import ReleaseError
 from appliance.release.pin_record import PinRecord, write_record
 from appliance.release.reference import parse_reference
 from appliance.release.rollout import Verdict, read_rollout
@@ -131,7 +132,29 @@ class Advancing(RecordedCluster):
 
 @pytest.fixture
 def no_pause(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
     monkeypatch.setattr("appliance.cli.rollout.INTERVAL_S", 0)
+
+
+class Faltering(RecordedCluster):
+    """Does not answer for a while, then is finished."""
+
+    num_failures = 2
+
+    def objects(self, namespace: str) -> list[dict[str, Any]]:
+        self.num_failures -= 1
+        if self.num_failures >= 0:
+            raise ReleaseError("kubectl failed")
+        return settled().items
+
+
+@pytest.mark.usefixtures("no_pause")
+def test_a_cluster_that_falters_is_asked_again() -> None:
+    watch(Faltering([]), TARGET, 60, Terminal(None))
+    gone = Faltering([])
+    gone.num_failures = 3
+    with pytest.raises(ReleaseError, match="kubectl failed"):
+        watch(gone, TARGET, 60, Terminal(None))
 
 
 @pytest.mark.usefixtures("no_pause")
@@ -139,8 +162,9 @@ def test_watching_draws_a_bar_until_it_is_finished() -> None:
     screen = Screen()
     watch(Advancing([]), TARGET, 60, Terminal(screen))
     drawn = screen.getvalue().split("\r")
-    assert drawn[1].startswith("  [------------------------] 0 of 2 new pods available, 2 old")
-    assert drawn[3].startswith("  [########################] 2 of 2 new pods available")
+    assert drawn[1].startswith("  [------------------------] 0 s, 0 of 2 new pods available")
+    assert drawn[3].startswith("  [########################] 0 s, 2 of 2 new pods available")
+    assert max(len(each.removesuffix("\x1b[K")) for each in drawn) < 80
     assert drawn[-1] == "\x1b[K"
 
 
