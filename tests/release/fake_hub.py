@@ -46,6 +46,9 @@ class FakeHub:
     num_cuts: int = 0  # … so many times
     num_failures: int = 0  # answers with 503
     ignores_range: bool = False
+    answers_html: bool = False
+    has_resolve_cache: bool = False  # small files are sent from another address of the same host
+    prefix: str = ""  # before every path, as on a mirror
     corrupt: str | None = None  # the name of a file whose first byte is wrong on the way
     requests: list[Request] = field(default_factory=list)
     url: str = ""
@@ -80,7 +83,7 @@ class Handler(BaseHTTPRequestHandler):
         return
 
     def do_GET(self) -> None:
-        path = unquote(urlsplit(self.path).path)
+        path = unquote(urlsplit(self.path).path).removeprefix(self.hub.prefix)
         headers = self.headers
         self.hub.requests.append(
             Request(self.host, self.path, headers.get("Range"), headers.get("Authorization"))
@@ -88,6 +91,8 @@ class Handler(BaseHTTPRequestHandler):
         if self.hub.num_failures > 0:
             self.hub.num_failures -= 1
             self.answer(503, b"busy")
+        elif self.hub.answers_html:
+            self.answer(200, b"<html>")
         elif self.host == "cdn":
             self.send_file(path.removeprefix("/blobs/"))
         elif self.is_admitted():
@@ -111,6 +116,8 @@ class Handler(BaseHTTPRequestHandler):
             self.send_revision(match[1], match[2])
         elif path == f"/api/models/{REPOSITORY}/tree/{REVISION}":
             self.send_tree()
+        elif match := re.fullmatch(r"/api/resolve-cache/(.+)", path):
+            self.send_file(match[1])
         elif match := re.fullmatch(rf"/{REPOSITORY}/resolve/{REVISION}/(.+)", path):
             self.resolve(match[1])
         else:
@@ -142,6 +149,8 @@ class Handler(BaseHTTPRequestHandler):
             self.answer(404, b"{}", {"X-Error-Code": "EntryNotFound"})
         elif name.endswith(LFS_SUFFIXES):
             self.answer(302, b"", {"Location": f"{self.hub.cdn_url}/blobs/{name}?signature=secret"})
+        elif self.hub.has_resolve_cache:
+            self.answer(307, b"", {"Location": f"/api/resolve-cache/{name}"})
         else:
             self.send_file(name)
 

@@ -149,6 +149,42 @@ def test_a_file_damaged_on_the_way_is_never_locked(
     assert "LICENSE.txt arrived damaged" in capsys.readouterr().err
 
 
+def test_a_redirect_within_the_hub_keeps_the_token(hub: FakeHub, out: Path) -> None:
+    hub.has_resolve_cache = True
+    assert lock(hub, out) == 0
+    assert [path for path in hub.paths() if "resolve-cache" in path]
+    assert {request.authorization for request in hub.requests} == {f"Bearer {TOKEN}"}
+
+
+def test_a_mirror_may_lie_below_a_path(hub: FakeHub, out: Path) -> None:
+    hub.prefix = "/mirrors/hub"
+    hub.url += hub.prefix
+    assert lock(hub, out) == 0
+    assert all(path.startswith(hub.prefix) for path in hub.paths())
+
+
+def test_what_is_no_hub_is_told(
+    hub: FakeHub, out: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    hub.answers_html = True
+    assert lock(hub, out) == 4
+    assert "is no JSON; is" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("token", ["hf_a\nb", "hf_ä", "hf a", "hf_\x7f"])
+def test_a_token_that_cannot_be_one_is_refused_unshown(
+    token: str, hub: FakeHub, out: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert lock(hub, out, token=token) == 2
+    message = capsys.readouterr().err
+    assert "HF_TOKEN holds" in message
+    assert token not in message
+
+
+def test_a_line_break_after_the_token_does_no_harm(hub: FakeHub, out: Path) -> None:
+    assert lock(hub, out, token=f"{TOKEN}\n") == 0
+
+
 def test_a_hub_that_is_busy_is_asked_again(
     hub: FakeHub, out: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

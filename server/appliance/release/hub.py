@@ -55,6 +55,9 @@ class Hub:
 
     def __init__(self, endpoint: str = DEFAULT_ENDPOINT, token: str | None = None) -> None:
         self.endpoint = endpoint.rstrip("/")
+        token = (token or "").strip()
+        if not token.isascii() or not all(char.isprintable() and char != " " for char in token):
+            raise SettingsError("HF_TOKEN holds spaces or signs that no token has. Set it anew.")
         self._has_token = bool(token)
         parts = _split(self.endpoint)
         if token and parts.scheme != "https" and parts.hostname not in LOOPBACK:
@@ -73,7 +76,7 @@ class Hub:
     def resolve(self, repository: str, revision: str) -> HubRevision:
         """The commit that a branch, tag or commit stands for at this moment."""
         path = f"/api/models/{repository}/revision/{quote(revision, safe='')}"
-        answer, url, _ = self._json(path, repository)
+        answer, url, _ = self._json(self.endpoint + path, repository)
         found = answer.get("id") if isinstance(answer, dict) else None
         if isinstance(found, str) and found != repository:
             raise ReleaseError(f"{repository} has moved to {found}. Lock it under its new name.")
@@ -86,14 +89,14 @@ class Hub:
 
     def list_files(self, at: HubRevision) -> Iterator[HubFile]:
         """The files at the top of the repository; what lies in folders belongs to no server."""
-        path: str | None = f"/api/models/{at.repository}/tree/{at.revision}"
-        while path is not None:
-            answer, url, headers = self._json(path, at.repository)
+        page: str | None = f"{self.endpoint}/api/models/{at.repository}/tree/{at.revision}"
+        while page is not None:
+            answer, url, headers = self._json(page, at.repository)
             if not isinstance(answer, list):
                 raise ReleaseError(f"{self.endpoint} sent no list of files for {at.repository}.")
             yield from (_file(each) for each in answer if each.get("type") == "file")
             following = _NEXT_PAGE.search(headers.get("Link") or "")
-            path = urljoin(url, following[1]) if following else None
+            page = urljoin(url, following[1]) if following else None
 
     def read(self, at: HubRevision, name: str) -> bytes:
         """A small file, whole."""
@@ -117,14 +120,13 @@ class Hub:
             raise Broken(str(getattr(error, "reason", None) or error)) from None
         return response
 
-    def _json(self, path: str, repository: str) -> tuple[object, str, Message]:
-        content, url, headers = self._read(urljoin(self.endpoint, path), repository)
+    def _json(self, url: str, repository: str) -> tuple[object, str, Message]:
+        """The value, the address that had it after all redirects, and the headers."""
+        content, found, headers = self._read(url, repository)
         try:
-            return json.loads(content), url, headers
+            return json.loads(content), found, headers
         except ValueError:
-            raise ReleaseError(
-                f"{self.endpoint} answered {path} with something not JSON."
-            ) from None
+            raise ReleaseError(f"{url} is no JSON; is {self.endpoint} a model hub?") from None
 
     def _read(self, url: str, repository: str) -> tuple[bytes, str, Message]:
         for delay_s in (*RETRY_DELAYS_S, None):
@@ -170,7 +172,7 @@ class Hub:
 class _Redirects(urllib.request.HTTPRedirectHandler, urllib.request.BaseHandler):
     """Adds the token to requests for the hub's own host: a redirect elsewhere goes without."""
 
-    def __init__(self, scheme: str, host: str, token: str | None) -> None:
+    def __init__(self, scheme: str, host: str, token: str) -> None:
         self._scheme, self._host, self._token = scheme, host, token
 
     def http_request(self, request: urllib.request.Request) -> urllib.request.Request:
