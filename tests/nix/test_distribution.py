@@ -112,7 +112,7 @@ def test_a_changed_byte_in_the_store_is_found(
 def test_generations_switch_without_a_moment_in_between(
     fresh_store: LocalNix, tmp_path: Path
 ) -> None:
-    """Nix profiles, which switch as Flox's environments on a node do: by renaming one link."""
+    """Nix profiles; Flox keeps generations as commits of its own, which this does not show."""
     packages = [fresh_store.build("-E", one_file(text)) for text in ("first", "second")]
     profile = tmp_path / "profile"
     switch = ("nix-env", "--profile", profile, "--set")

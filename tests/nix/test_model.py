@@ -58,7 +58,7 @@ def test_with_a_token_the_files_arrive_under_both_layouts(
     assert json.loads((share / "tiny" / "model.lock.json").read_bytes())["revision"] == FIRST
 
 
-def test_the_token_is_in_no_derivation_no_log_and_no_store_path(
+def test_the_token_is_in_no_derivation_log_store_path_or_command_line(
     with_token: LocalNix, model: GatedModel
 ) -> None:
     model.build(with_token)
@@ -72,6 +72,7 @@ def test_the_token_is_in_no_derivation_no_log_and_no_store_path(
         check=False,
     )
     assert found.stdout == ""
+    assert model.hub.told_by_processes == []
 
 
 def test_the_derivation_is_the_same_whatever_the_token(
