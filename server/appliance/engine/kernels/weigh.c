@@ -50,7 +50,7 @@ INLINE void weigh_all(const float *logits, int32_t n, double peak, double temper
 typedef void weigh_t(const float *logits, int32_t n, double peak, double temperature, double *weights);
 
 #if defined(__x86_64__)
-FOR_CPU("avx512f,avx512dq") static void weigh_avx512(const float *logits, int32_t n, double peak, double temperature,
+FOR_CPU("avx512f") static void weigh_avx512(const float *logits, int32_t n, double peak, double temperature,
                                                      double *weights) {
     weigh_all(logits, n, peak, temperature, weights);
 }
