@@ -23,6 +23,7 @@ from fastapi import FastAPI
 from appliance.api.protocol import BoundedHttpProtocol
 from appliance.api.state import ApplianceState
 from appliance.errors import StartupError
+from appliance.unread_answers import has_unread_bytes
 
 logger = logging.getLogger(__name__)
 
@@ -105,6 +106,7 @@ class ApplianceServer(uvicorn.Server):
         self._engine: DrainableEngine | None = None
         self._num_failed_probes = 0
         self._is_ending = False
+        self._ports: set[int] = set()
         self._tasks: set[asyncio.Task[None]] = set()
         self._loading: asyncio.Task[None] | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -117,6 +119,7 @@ class ApplianceServer(uvicorn.Server):
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
+        self._ports = {listener.getsockname()[1] for listener in sockets or ()}
         self._loop = asyncio.get_running_loop()
         self._loading = self._spawn(self._become_ready())
 
@@ -204,8 +207,11 @@ class ApplianceServer(uvicorn.Server):
         loop = asyncio.get_running_loop()
         deadline = loop.time() + self._timing.timeout_s
         await engine.drain(self._timing.timeout_s)
-        while self._state.num_open_responses and loop.time() < deadline:  # noqa: ASYNC110
+        while self._has_unread_answers() and loop.time() < deadline:  # noqa: ASYNC110
             await asyncio.sleep(RESPONSE_POLL_S)
+
+    def _has_unread_answers(self) -> bool:
+        return self._state.num_open_responses > 0 or any(map(has_unread_bytes, self._ports))
 
 
 async def in_daemon_thread(work: Callable[[], T]) -> T:

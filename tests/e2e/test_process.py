@@ -21,6 +21,8 @@ import pytest
 import appliance
 
 TIMEOUT_S = 60
+# 1,200 tokens, since the one that would end the answer is forbidden
+WORDY = {"model": "pebble", "max_tokens": 1200, "logit_bias": {"2": -100}}
 PACKAGE_ROOT = str(Path(appliance.__file__).parents[1])
 
 
@@ -159,6 +161,27 @@ def test_a_server_that_drains_serves_on_unready_for_the_delay() -> None:
         with server.stream(max_new_tokens=4) as response:
             assert response.status == 200
             assert response.read().decode().rstrip().endswith("[DONE]")
+        assert server.wait() == 0
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells what its kernel holds")
+def test_a_drain_waits_for_a_client_that_reads_slowly() -> None:
+    """A container's network would end with the process, and with it what the kernel holds."""
+    with started() as server, socket.socket() as client:
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        client.settimeout(TIMEOUT_S)
+        host, port = server.address.split(":")
+        client.connect((host, int(port)))
+        body = json.dumps({"prompt": "Once", "stream": True} | WORDY)
+        head = f"Host: {server.address}\r\nConnection: close\r\nContent-Length: {len(body)}"
+        head += "\r\nContent-Type: application/json"
+        client.sendall(f"POST /v1/completions HTTP/1.1\r\n{head}\r\n\r\n{body}".encode())
+        assert client.recv(1)
+        server.process.send_signal(signal.SIGTERM)
+        with pytest.raises(subprocess.TimeoutExpired):
+            server.process.wait(5)  # the answer takes less
+        received = b"".join(iter(lambda: client.recv(65536), b""))
+        assert b"data: [DONE]" in received
         assert server.wait() == 0
 
 

@@ -22,6 +22,7 @@ ALLOWED: dict[str, set[str]] = {
     "logs": set(),
     "metrics": set(),
     "machine": set(),
+    "unread_answers": set(),
     "settings": {"errors"},
     "text": {"errors"},
     "engine": {"errors"},
@@ -36,7 +37,7 @@ ALLOWED: dict[str, set[str]] = {
     },
     "identity": {"file_hashes", "model_store"},
     "api": {"errors", "logs", "metrics", "identity", "completion"},
-    "lifecycle": {"errors", "api.protocol", "api.state"},
+    "lifecycle": {"errors", "unread_answers", "api.protocol", "api.state"},
     "console": set(),
     "release": {"console", "errors", "file_hashes", "metrics", "model_store", "settings"},
     "quantizer": {
