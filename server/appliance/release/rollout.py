@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     Object = dict[str, object]
 
 NUM_ASKED_AT_ONCE = 8
+ENDING = "Terminating"  # kubectl's word for it
 
 
 class Verdict(IntEnum):
@@ -120,7 +121,7 @@ def verify_pods(cluster: Cluster, rollout: Rollout, record: PinRecord | None) ->
     """The same with what every pod reports, compared with what was recorded of the generation."""
 
     def ask(pod: PodState) -> PodState:
-        if pod.verdict is Verdict.UNPINNED or pod.port is None:
+        if pod.verdict is Verdict.UNPINNED or pod.port is None or pod.phase == ENDING:
             return pod
         if not pod.is_ready:
             return replace(pod, verdict=_worse(pod, Verdict.UNKNOWN), said=pod.said or "not ready")
@@ -159,11 +160,12 @@ def judge(pod: PodState, version: Object, record: PinRecord | None) -> PodState:
 
 def _pod_state(pod: Object, pinned: str, events: list[Object]) -> PodState:
     told = _annotation(pod)
-    verdict, said = _compare(told, pinned)
     statuses = [mapping(each) for each in sequence(value_at(pod, ("status", "containerStatuses")))]
     is_ready = _condition(pod, "Ready").get("status") == "True"
     ending = value_at(pod, ("metadata", "deletionTimestamp")) is not None
-    phase = "Terminating" if ending else str(value_at(pod, ("status", "phase")))
+    phase = ENDING if ending else str(value_at(pod, ("status", "phase")))
+    # What drains has been told to go already: it is no drift that it still can be seen.
+    verdict, said = (Verdict.OK, None) if ending else _compare(told, pinned)
     return PodState(
         name=str(value_at(pod, ("metadata", "name"))),
         told=told,
