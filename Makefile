@@ -10,13 +10,14 @@ lock := requirements/$(if $(GPU),cuda,cpu).txt
 runtime := $(VENV)/.installed-$(shell cat $(lock) pyproject.toml | cksum | cut -d ' ' -f 1)
 dev := $(runtime)-$(shell cksum < requirements/dev.txt | cut -d ' ' -f 1)
 platform = $(shell $(VENV)/bin/python -c 'import sysconfig; print(sysconfig.get_platform())')
-shell_scripts := .ci/run scripts/*.sh
+shell_scripts := .ci/run scripts/*.sh tests/k8s/cluster/*.sh
 
 # Start-up time is part of the product: let Python keep its byte code.
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help setup serve runtime chat test check fix laws bench bench-peers build lock manifest model nix-test nix-full clean
+.PHONY: help setup serve runtime chat test check fix laws bench bench-peers build lock manifest model nix-test nix-full
+.PHONY: cluster-test cluster-shell clean
 
 help: ## list the recipes
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' Makefile
@@ -81,6 +82,12 @@ nix-test: $(dev) ## the packages on real Nix: the default set, about two minutes
 nix-full: $(dev) ## the packages on real Nix: the whole server, twice
 	@scripts/nix.sh
 	@$(VENV)/bin/python -m pytest tests/nix -m nix_full --capture=no $(ARGS)
+
+cluster-test: $(dev) ## the manifests on a real Kubernetes of one node, under load; as root on Debian 12
+	@tests/k8s/cluster/run.sh $(abspath $(VENV))/bin/python -m pytest -m cluster -s -q tests/k8s/cluster $(ARGS)
+
+cluster-shell: $(dev) ## that Kubernetes, to look around in
+	@tests/k8s/cluster/run.sh $(abspath $(VENV))/bin/python -m tests.k8s.cluster.shell
 
 clean: ## remove what the recipes made, but not the embedded model
 	@rm -rf .venv .venv-gpu .venv-lock build dist server/*.egg-info

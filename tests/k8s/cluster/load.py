@@ -1,0 +1,162 @@
+"""Constant load through the Service: short answers, and streams that last; counts what is lost."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from http.client import HTTPConnection, HTTPException, HTTPResponse
+from socket import SO_RCVBUF, SOL_SOCKET
+from typing import Any, Self
+
+TIMEOUT_S = 60.0
+JSON_BODY = {"Content-Type": "application/json"}
+SHORT = {"prompt": "Once upon a time", "max_new_tokens": 8, "temperature": 0}
+LONG: dict[str, Any] = {  # 1,900 tokens, since the token that would end it is forbidden
+    "model": "pebble",
+    "prompt": "Once upon a time",
+    "max_tokens": 1900,
+    "seed": 7,
+    "logit_bias": {"2": -100},
+    "stream": True,
+}
+RECEIVE_BUFFER_BYTES = 8192  # so that the server cannot hand a long answer over at once
+SLOW_READING_S = 14.0  # longer than a pod serves on after it was told to end
+
+
+@dataclass(slots=True)
+class Answer:
+    """One request and what came of it; `fault` says why it counts as lost."""
+
+    kind: str
+    sent_at: float
+    ended_at: float = 0.0
+    generation: int | None = None  # of the short ones, which name it
+    fault: str | None = None
+
+
+@dataclass
+class Load:
+    """Clients that keep a connection, make one a request, read a stream at once, read it slowly."""
+
+    host: str
+    pause_s: float = 0.1
+    answers: list[Answer] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self._ended = threading.Event()
+        habits = (
+            [self._keep] * 2 + [self._reconnect] * 2 + [self._stream] + [self._stream_slowly] * 4
+        )
+        self._clients = [threading.Thread(target=habit, daemon=True) for habit in habits]
+
+    def __enter__(self) -> Self:
+        for client in self._clients:
+            client.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Lets every request that was sent come to its end."""
+        self._ended.set()
+        for client in self._clients:
+            client.join()
+
+    def since(self, moment: float) -> list[Answer]:
+        return [answer for answer in list(self.answers) if answer.sent_at >= moment]
+
+    def first_answer_at(self, generation: int, since: float) -> float | None:
+        found = [each.ended_at for each in self.since(since) if each.generation == generation]
+        return min(found, default=None)
+
+    def _keep(self) -> None:
+        connection: HTTPConnection | None = None
+        while not self._ended.wait(self.pause_s):
+            connection = connection or self._connect()
+            if not self._ask(connection, "kept connection", read_short):
+                connection.close()
+                connection = None
+        if connection is not None:
+            connection.close()
+
+    def _reconnect(self) -> None:
+        while not self._ended.wait(self.pause_s):
+            with contextlib.closing(self._connect()) as connection:
+                self._ask(connection, "new connection", read_short)
+
+    def _stream(self) -> None:
+        while not self._ended.wait(self.pause_s):
+            with contextlib.closing(self._connect()) as connection:
+                self._ask(connection, "stream", read_stream)
+
+    def _stream_slowly(self) -> None:
+        while not self._ended.wait(self.pause_s):
+            with contextlib.closing(self._connect()) as connection:
+                self._ask(connection, "slow stream", read_slowly)
+
+    def _connect(self) -> HTTPConnection:
+        return HTTPConnection(self.host, timeout=TIMEOUT_S)
+
+    def _ask(self, connection: HTTPConnection, kind: str, read: Reader) -> bool:
+        """Takes down what came; whether the connection may be used again."""
+        answer = Answer(kind, time.monotonic())
+        will_close = True
+        try:
+            path, body = ("/generate", SHORT) if read is read_short else ("/v1/completions", LONG)
+            if read is read_slowly:
+                connection.connect()
+                connection.sock.setsockopt(SOL_SOCKET, SO_RCVBUF, RECEIVE_BUFFER_BYTES)
+            connection.request("POST", path, json.dumps(body), JSON_BODY)
+            response = connection.getresponse()
+            will_close = response.will_close
+            if response.status == 200:
+                read(response, answer)
+            else:
+                answer.fault = f"{response.status} {response.read(300).decode(errors='replace')}"
+        except (OSError, HTTPException, ValueError, LookupError) as error:
+            answer.fault = f"{type(error).__name__}: {error}"
+        answer.ended_at = time.monotonic()
+        self.answers.append(answer)
+        return answer.fault is None and not will_close
+
+
+Reader = Callable[[HTTPResponse, Answer], None]
+
+
+def read_short(response: HTTPResponse, answer: Answer) -> None:
+    made_by = json.loads(response.read())["identity"]["generation"]
+    answer.generation = int(made_by.rpartition(":")[2])
+
+
+def read_stream(response: HTTPResponse, answer: Answer, *, num_pauses: int = 0) -> None:
+    """Fails unless the stream comes to the end that the model gave it."""
+    pieces: list[bytes] = []
+    while piece := response.read1():  # one event
+        pieces.append(piece)
+        if num_pauses and len(pieces) % (LONG["max_tokens"] // num_pauses) == 0:
+            time.sleep(SLOW_READING_S / num_pauses)
+    last, done, after = b"".join(pieces).split(b"\n\n")[-3:]
+    if (done, after) != (b"data: [DONE]", b"") or b'"finish_reason":"length"' not in last:
+        raise ValueError(f"the stream ends in {last[-200:]!r} {done[-200:]!r} {after[-200:]!r}")
+
+
+def read_slowly(response: HTTPResponse, answer: Answer) -> None:
+    read_stream(response, answer, num_pauses=100)
+
+
+def lost(answers: Sequence[Answer]) -> list[Answer]:
+    return [answer for answer in answers if answer.fault is not None]
+
+
+def summary(answers: Sequence[Answer]) -> str:
+    """Such as: 812 sent, 0 lost (new connection 402, stream 31); by generation 1: 500, 2: 280."""
+    kinds = Counter(answer.kind for answer in answers)
+    generations = Counter(answer.generation for answer in answers if answer.generation is not None)
+    text = f"{len(answers)} sent, {len(lost(answers))} lost"
+    text += f" ({', '.join(f'{kind} {count}' for kind, count in sorted(kinds.items()))})"
+    text += "; by generation " + ", ".join(f"{n}: {c}" for n, c in sorted(generations.items()))
+    faults = Counter(f"{answer.kind}: {answer.fault}" for answer in lost(answers))
+    return text + "".join(f"\n  lost {count} x {fault}" for fault, count in faults.items())
