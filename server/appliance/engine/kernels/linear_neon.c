@@ -11,7 +11,7 @@
 
 #define VARIANT neon
 #define FLUSHES_IN_HARDWARE
-enum { MAX_ROWS = 4, MAX_TILES = 1 };
+enum { MAX_ROWS = 4, MAX_TILES = 1, UNPACK_ABOVE = 12 };
 
 typedef struct { float32x4_t of[4]; } floats_t; /* one fp32 an output */
 typedef struct { int32x4_t of[4]; } ints_t;     /* one int32 an output */

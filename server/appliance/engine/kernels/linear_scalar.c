@@ -8,7 +8,7 @@
 #endif
 
 #define VARIANT scalar
-enum { MAX_ROWS = 1, MAX_TILES = 1 };
+enum { MAX_ROWS = 1, MAX_TILES = 1, UNPACK_ABOVE = 1 };
 
 typedef struct { float of[16]; } floats_t;   /* one fp32 an output */
 typedef struct { int32_t of[16]; } ints_t;   /* one int32 an output */

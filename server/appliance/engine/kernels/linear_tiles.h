@@ -119,7 +119,8 @@ INLINE void multiply_int8(const int rows, const int tiles, const block_t *b) {
 
 enum { GROUP_LINES = 1 + GROUP / 8 }; /* of int4: codes, then nibbles */
 
-/* For a few rows int4 is unpacked in registers; for many, once into memory and multiplied as int8. */
+/* For up to UNPACK_ABOVE rows int4 is unpacked in registers, again for each MAX_ROWS of them; for more,
+ * once into memory and multiplied as int8. */
 INLINE void multiply_int4(const int rows, const int tiles, const block_t *b) {
     floats_t sums[MAX_ROWS * MAX_TILES];
     load_sums(sums, rows, tiles, b);
@@ -211,7 +212,7 @@ static void find_weights(block_t *b, const weight_t *w, int32_t tile, int tiles,
 static void multiply(const weight_t *w, const void *prepared, float *y, int64_t stride_y, int32_t rows,
                      int32_t first_tile, int32_t end_tile) {
     uint8_t unpacked[MAX_TILES * BLOCK / 4 * LINE] __attribute__((aligned(LINE)));
-    bool is_bf16 = w->kind == WEIGHT_BF16, unpack = w->kind == WEIGHT_INT4 && rows > MAX_ROWS;
+    bool is_bf16 = w->kind == WEIGHT_BF16, unpack = w->kind == WEIGHT_INT4 && rows > UNPACK_ABOVE;
     int32_t inputs = rows > MAX_ROWS ? BLOCK : num_groups(w->k) * GROUP; /* a block is for rows that follow */
     uint32_t before = set_arithmetic(is_bf16);
     block_t b = {.x_stride = row_size(w->kind, w->k), .y_stride = stride_y};

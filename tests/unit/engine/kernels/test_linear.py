@@ -21,7 +21,7 @@ KINDS = [
 ]
 VARIANTS = ["scalar", "avx2", "avx512"]
 SIZES = [(288, 288), (100, 33), (33, 100), (2048, 288), (16, 5632), (48, 2048)]
-ROW_COUNTS = [1, 2, 3, 5, 8, 16, 17, 33, 64]
+ROW_COUNTS = [1, 2, 3, 5, 8, 16, 17, 33, 64, 65]
 NAN = np.uint32(0x7FC00000)
 
 Floats = npt.NDArray[np.float32]
