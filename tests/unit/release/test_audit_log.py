@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import itertools
 import json
 import threading
@@ -94,6 +95,17 @@ def test_every_change_of_the_history_shows(
         log.append(CHANGE)
 
 
+def test_an_entry_that_was_forged_with_its_hash_no_longer_fits_the_next(tmp_path: Path) -> None:
+    def forge_well(lines: list[str]) -> None:
+        other = AuditLog(tmp_path / "other.jsonl")
+        other.append(replace(CHANGE, after="a/b:2"))
+        other.append(replace(CHANGE, by="Eve"))
+        lines[:2] = other.path.read_text().split("\n")[:-1]
+
+    (problem,) = rewrite(written(tmp_path), forge_well)
+    assert ":3: the entry before is not the one that this one followed" in problem
+
+
 def test_a_cut_off_end_shows_only_to_those_who_kept_the_head(tmp_path: Path) -> None:
     log = written(tmp_path)
     head = log.entries()[-1].hash
@@ -128,6 +140,18 @@ def test_entries_of_many_writers_form_one_chain(tmp_path: Path) -> None:
     for writer in writers:
         writer.join(30)
     assert len(log.entries()) == 8
+
+
+def test_a_writer_waits_for_the_other(tmp_path: Path) -> None:
+    log = written(tmp_path)
+    writer = threading.Thread(target=log.append, args=(CHANGE,))
+    with log.path.open() as held:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        writer.start()
+        writer.join(0.3)
+        assert writer.is_alive()
+    writer.join(30)
+    assert len(log.entries()) == 5
 
 
 def test_a_history_that_cannot_be_written_is_named(tmp_path: Path) -> None:

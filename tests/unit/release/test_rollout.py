@@ -122,6 +122,13 @@ def test_a_rollout_under_way_counts_new_and_old_pods() -> None:
     assert rollout.pods[1].verdict is Verdict.DRIFT
 
 
+def test_pods_that_are_there_but_not_available_are_not_finished() -> None:
+    items = [deployment(available=1), replica_set(), pod(), pod("llama-new-2", ready=False)]
+    rollout = read_rollout(RecordedCluster(items), TARGET)
+    assert rollout.verdict is Verdict.UNFINISHED
+    assert rollout.num_available == 1
+
+
 def test_what_the_controller_has_not_seen_yet_is_not_finished() -> None:
     unseen = deployment()
     unseen["metadata"]["generation"] = 5
