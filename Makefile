@@ -77,7 +77,7 @@ model: $(runtime) ## train the embedded model again
 
 nix-test: $(dev) ## the packages on real Nix: the default set, about two minutes
 	@scripts/nix.sh
-	@$(VENV)/bin/python -m pytest tests/nix -m nix $(ARGS)
+	@$(VENV)/bin/python -m pytest tests/nix tests/release -m nix $(ARGS)
 
 nix-full: $(dev) ## the packages on real Nix: the whole server, twice
 	@scripts/nix.sh

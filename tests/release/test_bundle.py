@@ -245,6 +245,7 @@ def test_a_private_key_is_no_key_to_trust(
     assert "is no public Ed25519 key" in capsys.readouterr().err
 
 
+@pytest.mark.nix
 def test_a_closure_goes_into_another_store_and_comes_back_the_same(
     nix_store: NixStore,
     tmp_path: Path,
@@ -268,6 +269,7 @@ def test_a_closure_goes_into_another_store_and_comes_back_the_same(
     assert nix_store.is_valid(str(server))
 
 
+@pytest.mark.nix
 def test_a_damaged_nar_is_found_before_it_reaches_the_store(
     nix_store: NixStore,
     tmp_path: Path,
@@ -291,6 +293,7 @@ def test_a_damaged_nar_is_found_before_it_reaches_the_store(
     assert not nix_store.is_valid(str(server))
 
 
+@pytest.mark.nix
 def test_a_cache_signed_for_nix_is_taken_by_nix_alone(
     nix_store: NixStore, tmp_path: Path, run: Run, key: Path
 ) -> None:

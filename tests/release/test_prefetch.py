@@ -185,6 +185,26 @@ def test_a_locked_folder_is_copied_and_verified(
     assert "is not the file that was locked" in capsys.readouterr().err
 
 
+def test_a_nix_that_does_not_work_is_left_out_and_told(
+    hub: FakeHub,
+    lock: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    program = tmp_path / "bin" / "nix-store"
+    program.parent.mkdir()
+    program.write_text("#!/bin/sh\necho 'cannot connect to the daemon' >&2\nexit 1\n")
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{program.parent}:/usr/bin:/bin")
+    assert prefetch(hub, lock) == 0
+    output = capsys.readouterr()
+    assert "Nix is here but does not work" in output.err
+    assert "cannot connect to the daemon" in output.err
+    assert "appliance serve --model" in output.out
+
+
+@pytest.mark.nix
 def test_the_store_gets_each_file_where_a_build_looks_for_it(
     hub: FakeHub, lock: Path, nix_store: NixStore, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -200,6 +220,7 @@ def test_the_store_gets_each_file_where_a_build_looks_for_it(
     assert hub.requests == []
 
 
+@pytest.mark.nix
 def test_disk_is_used_for_the_model_and_one_file_more_at_most(
     hub: FakeHub, lock: Path, nix_store: NixStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -148,6 +148,7 @@ def server(nix_store: NixStore, tmp_path: Path) -> Path:
     return build(tmp_path, model)
 
 
+@pytest.mark.nix
 def test_a_store_path_lists_its_closure_with_hashes_packages_and_models(
     server: Path, nix_store: NixStore, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -170,13 +170,14 @@ def create(arguments: argparse.Namespace, environ: Mapping[str, str]) -> int:
     if not (arguments.paths or arguments.model or arguments.others):
         raise SettingsError("The bundle would be empty: name store paths, --model or --with.")
     terminal = Terminal(sys.stderr)
+    store = NixStore.find(terminal.write_line) if arguments.paths else NixStore.find()
     manifest = BundleMaker(
         store_paths=arguments.paths,
         model_locks=arguments.model,
         others=arguments.others,
         key=arguments.key,
         nix_key=arguments.nix_key,
-        store=NixStore.find(),
+        store=store,
         prefetched=default_cache(environ) / "models",
         hasher=FileHasher(progress=terminal.show_hashing),
         terminal=terminal,
@@ -213,9 +214,8 @@ def import_(arguments: argparse.Namespace, environ: Mapping[str, str]) -> int:
     if arguments.models_only:
         manifest = replace(manifest, store_paths=())
     into = arguments.into or default_cache(environ)
-    lines = install(
-        arguments.directory, manifest, store=NixStore.find(), into=into, terminal=terminal
-    )
+    store = NixStore.find(terminal.write_line) if manifest.store_paths else None
+    lines = install(arguments.directory, manifest, store=store, into=into, terminal=terminal)
     print("\n".join(["imported:", *lines]))
     return 0
 

@@ -68,8 +68,8 @@ def run(arguments: argparse.Namespace, environ: Mapping[str, str]) -> int:
 
     lock = read_model_lock(arguments.lock)
     is_store_wanted = not (arguments.no_store or arguments.into)
-    store = NixStore.find() if is_store_wanted else None
     terminal = Terminal(sys.stderr)
+    store = NixStore.find(terminal.write_line) if is_store_wanted else None
     target: StoreTarget | FolderTarget
     if store is not None:
         folder = parts = (arguments.cache or default_cache(environ)) / ".parts"

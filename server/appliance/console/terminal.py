@@ -64,6 +64,9 @@ class Terminal:
             self._stream.write(text)
             self._stream.flush()
 
+    def write_line(self, text: str) -> None:
+        self.write(f"{printable(text)}\n")
+
     def show_hashing(self, done_bytes: int, total_bytes: int) -> None:
         """Say in the line of the moment how far hashing has come; called from any thread."""
         is_done = done_bytes >= total_bytes

@@ -12,7 +12,7 @@ from urllib.parse import quote
 from appliance.errors import ReleaseError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,10 +32,19 @@ class NixStore:
     program: str
 
     @classmethod
-    def find(cls) -> NixStore | None:
-        """None on a machine without Nix."""
+    def find(cls, tell: Callable[[str], None] | None = None) -> NixStore | None:
+        """None on a machine without Nix, and where it does not work: `tell` then hears why."""
         program = shutil.which("nix-store")
-        return None if program is None else cls(program)
+        if program is None:
+            return None
+        store = cls(program)
+        try:
+            store.folder()
+        except ReleaseError as error:
+            if tell is not None:
+                tell(f"Nix is here but does not work, so it is left out: {error.message}")
+            return None
+        return store
 
     def fixed_path(self, name: str, sha256: str) -> str:
         """Where a single file of this name and hash lies, once it is there."""
