@@ -29,6 +29,10 @@ if TYPE_CHECKING:
     from appliance.engine.packed_files import Settle
 
 
+# What decides the bytes of a packed matrix: where they lie, and how weights are rounded.
+LAYOUT_SOURCES = ("linear_layout.h", "linear_pack.h")
+
+
 @dataclass(frozen=True, slots=True)
 class Matrix:
     """A matrix of the packed file: tensors below each other, and where they come to lie."""
@@ -133,7 +137,7 @@ def _key(
         weights_id or stats,
         sorted(ranges.items()),
         {name: asdict(matrix) for name, matrix in plan.items()},
-        [path.read_text("utf-8") for path in sorted(SOURCE_DIRECTORY.glob("linear*.h"))],
+        [(SOURCE_DIRECTORY / name).read_text("utf-8") for name in LAYOUT_SOURCES],
     ]
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:32]
 
