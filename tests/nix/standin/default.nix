@@ -180,8 +180,10 @@ let
       ];
     };
   pip = raw "pip-of-host" ''
-    ${host.python}/bin/python3.11 -m venv venv
-    mv venv/lib/python3.11/site-packages $out
+    # The wheel that `venv` takes; Debian keeps it in a place of its own.
+    wheel=$(find ${host.python}/lib/python3.11/ensurepip/_bundled /usr/share/python-wheels -name 'pip-*.whl' \
+      2>/dev/null | head -n 1)
+    ${host.python}/bin/python3.11 -m zipfile -e "$wheel" $out
   '';
 
   python311 =
