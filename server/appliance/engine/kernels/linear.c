@@ -15,11 +15,11 @@ static int has_avx512(void) {
            __builtin_cpu_supports("avx512bf16");
 }
 #elif defined(__aarch64__)
-static int has_neon(void) {
+static const linear_variant_t *neon(void) {
 #if defined(__linux__)
-    return (getauxval(AT_HWCAP) & 1 << 20) != 0; /* asimddp: integer dot products */
+    return getauxval(AT_HWCAP) & 1 << 20 ? &linear_neon_dot : &linear_neon; /* asimddp: integer dot products */
 #else
-    return 1; /* every Mac with such a CPU */
+    return &linear_neon_dot; /* every Mac with such a CPU */
 #endif
 }
 #endif
@@ -32,7 +32,7 @@ int linear_choose(const char *name) {
     if (strcmp(name, "avx512") == 0 && has_avx512()) variant = &linear_avx512;
     if (strcmp(name, "avx2") == 0 && has_avx2()) variant = &linear_avx2;
 #elif defined(__aarch64__)
-    if (strcmp(name, "neon") == 0 && has_neon()) variant = &linear_neon;
+    if (strcmp(name, "neon") == 0) variant = neon();
 #endif
     if (strcmp(name, "scalar") == 0) variant = &linear_scalar;
     if (variant) chosen = variant;

@@ -9,6 +9,7 @@
 #include <stdint.h>
 
 #define VARIANT avx2
+#define NAME "avx2"
 enum { MAX_ROWS = 4, MAX_TILES = 1, UNPACK_ABOVE = 12 };
 
 typedef struct { __m256 low, high; } floats_t;  /* one fp32 an output */

@@ -9,6 +9,7 @@
 #include <stdint.h>
 
 #define VARIANT avx512
+#define NAME "avx512"
 enum { MAX_ROWS = 8, MAX_TILES = 2, UNPACK_ABOVE = 64 };
 
 typedef __m512 floats_t;  /* one fp32 an output */

@@ -39,4 +39,4 @@ typedef struct {
     void (*multiply)(const weight_t *, const void *, float *, int64_t, int32_t, int32_t, int32_t);
 } linear_variant_t;
 
-extern const linear_variant_t linear_scalar, linear_avx2, linear_avx512, linear_neon;
+extern const linear_variant_t linear_scalar, linear_avx2, linear_avx512, linear_neon, linear_neon_dot;

@@ -21,21 +21,27 @@ static inline uint32_t set_arithmetic(bool denormals_are_zero) {
     return before;
 #elif defined(FLUSHES_IN_HARDWARE)
     uint64_t before, modes = (uint64_t)denormals_are_zero << 24;
-    __asm__ volatile("mrs %0, fpcr\n\tmsr fpcr, %1" : "=&r"(before) : "r"(modes) : "memory");
+    __asm__ volatile("mrs %0, fpcr\n\tmsr fpcr, %1\n\tmsr fpsr, xzr" : "=&r"(before) : "r"(modes) : "memory");
     return (uint32_t)before;
 #else
     return denormals_are_zero;
 #endif
 }
 
-static inline void restore_arithmetic(uint32_t before) {
+/* Whether a result may have been taken for zero that is not: an Arm looks at it before it is rounded, and
+ * what rounds up to the smallest normal number stays one on x86. */
+static inline bool restore_arithmetic(uint32_t before) {
 #if defined(__SSE2__)
     __asm__ volatile("" ::: "memory");
     _mm_setcsr(before);
+    return false;
 #elif defined(FLUSHES_IN_HARDWARE)
-    __asm__ volatile("msr fpcr, %0" : : "r"((uint64_t)before) : "memory");
+    uint64_t status;
+    __asm__ volatile("mrs %0, fpsr\n\tmsr fpcr, %1" : "=&r"(status) : "r"((uint64_t)before) : "memory");
+    return status & 1 << 3; /* underflow, which a flush sets */
 #else
     (void)before;
+    return false;
 #endif
 }
 

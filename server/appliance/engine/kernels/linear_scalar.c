@@ -8,6 +8,7 @@
 #endif
 
 #define VARIANT scalar
+#define NAME "scalar"
 enum { MAX_ROWS = 1, MAX_TILES = 1, UNPACK_ABOVE = 1 };
 
 typedef struct { float of[16]; } floats_t;   /* one fp32 an output */

@@ -233,11 +233,10 @@ static void multiply(const weight_t *w, const void *prepared, float *y, int64_t 
             }
         }
     }
-    restore_arithmetic(before);
+    if (restore_arithmetic(before) && is_bf16)
+        linear_scalar.multiply(w, prepared, y, stride_y, rows, first_tile, end_tile);
 }
 
 const linear_variant_t JOIN(linear_, VARIANT) = {
-#define NAME_(v) #v
-#define NAME(v) NAME_(v)
-    .name = NAME(VARIANT), .pack = pack, .prepare = prepare, .multiply = multiply,
+    .name = NAME, .pack = pack, .prepare = prepare, .multiply = multiply,
 };

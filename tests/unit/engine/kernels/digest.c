@@ -79,6 +79,21 @@ static void multiply(pool_t *pool, int32_t kind, int32_t rows, int exponent) {
     free((void *)weight.data), free(x), free(y), free(prepared);
 }
 
+/* A sum below the smallest normal number that is this number when it is rounded. */
+static void multiply_at_border(void) {
+    uint16_t rows[COLUMN_TILE * 2];
+    for (int i = 0; i < COLUMN_TILE; i++) rows[2 * i] = 64 << 7, rows[2 * i + 1] = 0x8000 | 51 << 7; /* 2^-63, -2^-76 */
+    float x[2] = {0x1p-63f, 0x1p-76f}, y[COLUMN_TILE];
+    weight_t weight = {WEIGHT_BF16, COLUMN_TILE, 2, NULL};
+    void *data = aligned(weight_size(WEIGHT_BF16, COLUMN_TILE, 2)), *prepared = aligned(activation_size(WEIGHT_BF16, 2));
+    weight_pack(&weight, data, rows, 0, 1);
+    weight.data = data;
+    linear_prepare(WEIGHT_BF16, 2, x, prepared, 0, 1);
+    linear_multiply(&weight, prepared, y, COLUMN_TILE, 1, 0, 1);
+    printf("%s border %a\n", linear_variant(), y[0]);
+    free(data), free(prepared);
+}
+
 enum { HIDDEN = 64, INNER = 152, LAYERS = 2, HEADS = 4, KV_HEADS = 2, DIM = 20, VOCAB = 90, TOKENS = 40 };
 
 static layer_t random_layer(pool_t *pool, int32_t kind) {
@@ -126,6 +141,7 @@ static void report_all(const char *name, forward_t *function) {
             for (int exponent = -66; exponent <= 0; exponent += 3) multiply(pool, kind, rows, exponent);
         forward(pool, kind, function);
     }
+    multiply_at_border();
     pool_destroy(pool);
 }
 
