@@ -99,4 +99,4 @@ def run_worker(
 
 def timeout_s(job: Job) -> float:
     """Long enough for two tokens a second; whoever is slower is not measured."""
-    return 120 + 8 * job.seconds + 0.5 * job.new_tokens * job.concurrency
+    return 240 + 8 * job.seconds + 0.5 * job.new_tokens * job.concurrency
