@@ -61,10 +61,20 @@ stdenv.mkDerivation {
   dontConfigure = true;
   dontStrip = true; # the wheels come stripped, and are to stay as their authors built them
 
-  # The driver's library lies on the machine, never in a package.
+  # The driver's libraries lie on the machine, never in a package. The others are asked for by plugins of
+  # nvidia-cufile and nvidia-nvshmem, for the networks of clusters: one process on one machine loads none of them.
   autoPatchelfIgnoreMissingDeps = lib.optionals (variant == "cuda") [
     "libcuda.so.1"
     "libnvidia-ml.so.1"
+    "libfabric.so.1"
+    "libibverbs.so.1"
+    "libmlx5.so.1"
+    "libmpi.so.40"
+    "liboshmem.so.40"
+    "libpmix.so.2"
+    "librdmacm.so.1"
+    "libucp.so.0"
+    "libucs.so.0"
   ];
   appendRunpaths = lib.optionals (variant == "cuda") [ "/run/opengl-driver/lib" ];
 
