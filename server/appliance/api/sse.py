@@ -1,7 +1,8 @@
 """Server-sent events: writes a completion as it grows, for as long as someone reads.
 
 A slow client slows only itself: the next delta is taken when the socket took the last one.
-Meanwhile the answer waits in its stream, which holds no more than its own number of tokens.
+Meanwhile the answer waits in its stream, which holds no more than its own number of tokens; when
+many wait, they come as one delta.
 """
 
 from __future__ import annotations

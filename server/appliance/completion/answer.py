@@ -38,6 +38,16 @@ class Delta:
     tool_calls: tuple[ToolCall, ...] = ()
     finish_reason: FinishWord | None = None
 
+    def __add__(self, later: Delta) -> Delta:
+        """Two pieces of one choice as one."""
+        return Delta(
+            index=self.index,
+            text=self.text + later.text,
+            tokens=self.tokens + later.tokens,
+            tool_calls=self.tool_calls + later.tool_calls,
+            finish_reason=later.finish_reason,
+        )
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Usage:

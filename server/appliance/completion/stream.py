@@ -9,7 +9,10 @@ from appliance.completion.answer import Choice, Completion, Delta, TokenChoice, 
 from appliance.completion.choice import ChoiceDecoder, token_choice
 from appliance.engine.sequence import FinishReason, TokenEvent
 from appliance.engine.stream import SequenceStream
+from appliance.errors import ServiceError
 from appliance.text.tokenizer import Tokenizer
+
+MANY_WAITING = 16  # events: as many mean that the reader is slower than the model
 
 
 class CompletionStream:
@@ -40,6 +43,8 @@ class CompletionStream:
         )
 
     async def __aiter__(self) -> AsyncIterator[Delta]:
+        """A delta a token; for a reader that is far behind, one for all that wait."""
+        late: Delta | None = None
         async for sequence, decoder, event in merge(self._parts):
             if self._num_cached_tokens is None:
                 self._num_cached_tokens = event.num_reused_tokens
@@ -50,11 +55,24 @@ class CompletionStream:
                 )
             if decoder.is_finished:
                 continue  # a stop string ended it; the engine had not heard yet
-            delta = decoder.push(event)
+            try:
+                delta = decoder.push(event)
+            except ServiceError:
+                if late is not None:
+                    yield late
+                raise
             if decoder.is_finished and event.finish_reason is None:
                 sequence.cancel(FinishReason.STOP)
             if delta is not None:
-                yield delta
+                late = delta if late is None else late + delta
+            if late is not None and not self._is_far_behind(sequence, decoder):
+                yield late
+                late = None
+
+    def _is_far_behind(self, sequence: SequenceStream, decoder: ChoiceDecoder) -> bool:
+        """Whether the reader is, so that another event is there at once."""
+        is_alone = len(self._parts) == 1
+        return is_alone and not decoder.is_finished and sequence.num_waiting >= MANY_WAITING
 
     async def aclose(self) -> None:
         for sequence, decoder in self._parts:

@@ -45,6 +45,11 @@ class SequenceStream:
                 self._waiter = None
         return self._events.popleft()
 
+    @property
+    def num_waiting(self) -> int:
+        """How many events nobody has read yet."""
+        return len(self._events)
+
     def cancel(self, reason: FinishReason = FinishReason.CANCELLED) -> None:
         """Have the sequence end soon; its final event gives this reason if it was not over already.
 

@@ -15,6 +15,7 @@ from appliance.completion import (
     Completion,
     CompletionRequest,
     CompletionService,
+    CompletionStream,
     Embeddings,
     OutputFormat,
     Tool,
@@ -407,3 +408,48 @@ async def waiting_result(task: asyncio.Future[T]) -> T:
 
 def sampling() -> SamplingParams:
     return SamplingParams(max_new_tokens=200, seed=0, temperature=0.0)
+
+
+WORDS = "a little fox lived in the old forest and walked to the river every day to drink"
+
+
+async def read_texts(stream: CompletionStream, texts: list[str]) -> None:
+    async for delta in stream:
+        texts.append(delta.text)  # noqa: PERF401 - what came before a failure counts
+
+
+@pytest.mark.parametrize("stop", [(), ("river",)])
+def test_a_reader_that_is_far_behind_gets_many_tokens_at_once(stop: tuple[str, ...]) -> None:
+    async def scenario() -> tuple[list[str], list[str]]:
+        prompt, late = Bench(WORDS), Bench(WORDS)
+        told = []
+        for bench, num_steps in ((prompt, 0), (late, 60)):
+            stream = await bench.service.start(request(max_new_tokens=60, stop=stop))
+            for _ in range(num_steps):
+                bench.engine.step()
+            texts: list[str] = []
+            await bench.finish(read_texts(stream, texts))
+            told.append(texts)
+        return told[0], told[1]
+
+    one_by_one, at_once = asyncio.run(scenario())
+    assert "".join(one_by_one) == "".join(at_once) == WORDS.partition(stop[0] if stop else "#")[0]
+    assert len(at_once) < len(one_by_one)
+
+
+def test_what_waited_is_told_before_the_failure_that_ended_it() -> None:
+    async def scenario() -> str:
+        bench = Bench(WORDS * 3)
+        stream = await bench.service.start(request(max_new_tokens=60))
+        for _ in range(25):
+            bench.engine.step()
+        bench.runner.num_failures_left = 1
+        bench.engine.step()
+        texts: list[str] = []
+        with pytest.raises(EngineFailure):
+            await read_texts(stream, texts)
+        return "".join(texts)
+
+    text = asyncio.run(scenario())
+    assert len(text) > 20
+    assert (WORDS * 3).startswith(text)
