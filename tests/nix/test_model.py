@@ -16,6 +16,7 @@ import pytest
 from tests.nix.fake_hub import TOKEN, GatedHub
 from tests.nix.gated_model import FIRST, GatedModel
 from tests.nix.local_nix import REPOSITORY, STATE, LocalNix, NixFailed
+from tests.nix.store_paths import build
 
 pytestmark = pytest.mark.nix
 
@@ -176,6 +177,35 @@ def prefetch(nix: LocalNix, lock_file: Path, *arguments: str) -> None:
 def weights_of(nix: LocalNix, output: Path) -> bytes:
     link = nix.real_path(output / "share/models/tiny/model.safetensors").readlink()
     return nix.real_path(link).read_bytes()
+
+
+def test_the_hub_s_own_library_finds_the_model_in_its_cache_view(nix: LocalNix) -> None:
+    output = build(nix, "llama-model")
+    program = (
+        "from huggingface_hub import hf_hub_download, snapshot_download as find;"
+        "print(find('llama-appliance/pebble'));"
+        "print(hf_hub_download('llama-appliance/pebble', 'config.json'))"
+    )
+
+    found = subprocess.run(
+        [sys.executable, "-c", program],
+        env={
+            **os.environ,
+            "HF_HUB_CACHE": str(output / "share/models/hub"),
+            "HF_HUB_OFFLINE": "1",
+        },
+        check=True,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    ).stdout.splitlines()
+
+    snapshots = output / "share/models/hub/models--llama-appliance--pebble/snapshots"
+    lock = json.loads((output / "share/models/pebble/model.lock.json").read_bytes())
+    assert found == [
+        str(snapshots / lock["revision"]),
+        str(snapshots / lock["revision"] / "config.json"),
+    ]
 
 
 def test_a_model_takes_its_own_size_on_the_disk_and_at_its_peak_one_file_more(
