@@ -10,7 +10,7 @@ lock := requirements/$(if $(GPU),cuda,cpu).txt
 runtime := $(VENV)/.installed-$(shell cat $(lock) pyproject.toml | cksum | cut -d ' ' -f 1)
 dev := $(runtime)-$(shell cksum < requirements/dev.txt | cut -d ' ' -f 1)
 platform = $(shell $(VENV)/bin/python -c 'import sysconfig; print(sysconfig.get_platform())')
-shell_scripts := .ci/run scripts/*.sh tests/k8s/cluster/*.sh
+shell_scripts := .ci/run scripts/*.sh tests/k8s/cluster/*.sh tests/nix/standin/*.sh
 
 # Start-up time is part of the product: let Python keep its byte code.
 unexport PYTHONDONTWRITEBYTECODE

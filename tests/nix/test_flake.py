@@ -73,3 +73,23 @@ def test_a_lock_that_does_not_fit_the_flake_is_noticed(
 
     assert unchanged.returncode == 0
     assert result.returncode != 0
+
+
+def test_a_second_model_is_a_lock_and_one_line(nix: LocalNix, tmp_path: Path) -> None:
+    tree = copy_tree(tmp_path)
+    lock = json.loads((tree / "llama-build/models/pebble.lock.json").read_bytes())
+    second = lock | {"name": "second", "repository": "demo/second", "source": None}
+    (tree / "llama-build/models/second.lock.json").write_text(json.dumps(second), encoding="utf-8")
+    (tree / "llama-build/.flox/pkgs/second-model.nix").write_text(
+        "{ llama-model }: llama-model.override { lockFile = ../../models/second.lock.json; }",
+        encoding="utf-8",
+    )
+
+    packages = f"path:{tree}#packages.x86_64-linux"
+    names = [
+        nix.run("nix", "eval", "--raw", f"{packages}.{each}.name", *OVERRIDE)
+        for each in ("llama-model", "second-model")
+    ]
+
+    revision = lock["revision"][:12]
+    assert names == [f"llama-model-pebble-{revision}", f"llama-model-second-{revision}"]

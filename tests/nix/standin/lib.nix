@@ -16,21 +16,14 @@ let
     ;
 in
 rec {
-  inherit
-    concatStringsSep
-    elem
-    filter
-    replaceStrings
-    ;
-  inherit (builtins) attrNames mapAttrs;
+  inherit elem replaceStrings;
+  inherit (builtins) mapAttrs;
 
   concatStrings = concatStringsSep "";
   concatMapStrings = concatMapStringsSep "";
   concatMapStringsSep =
     separator: function: list:
     concatStringsSep separator (map function list);
-  escapeShellArgs =
-    list: concatMapStringsSep " " (each: "'${replaceStrings [ "'" ] [ "'\\''" ] (toString each)}'") list;
   filterAttrs =
     predicate: set:
     genAttrs (filter (name: predicate name set.${name}) (attrNames set)) (name: set.${name});
@@ -42,14 +35,10 @@ rec {
         value = function name;
       }) names
     );
-  getExe = package: "${package}/bin/${package.meta.mainProgram or package.pname}";
-  getExe' = package: program: "${package}/bin/${program}";
   hasPrefix = prefix: text: substring 0 (stringLength prefix) text == prefix;
   hasSuffix = suffix: text: removeSuffix suffix text != text;
   importJSON = path: fromJSON (readFile path);
-  mapAttrs' = function: set: listToAttrs (mapAttrsToList function set);
   mapAttrsToList = function: set: map (name: function name set.${name}) (attrNames set);
-  nameValuePair = name: value: { inherit name value; };
   optional = condition: value: optionals condition [ value ];
   optionals = condition: list: if condition then list else [ ];
   optionalAttrs = condition: set: if condition then set else { };
@@ -60,7 +49,6 @@ rec {
       length = stringLength text - stringLength suffix;
     in
     if length >= 0 && substring length (-1) text == suffix then substring 0 length text else text;
-  unique = list: attrNames (genAttrs list (each: each));
 
   # As there, the result can be made again with other arguments.
   makeOverridable =
