@@ -140,7 +140,7 @@ def read_stream(response: HTTPResponse, answer: Answer, *, num_pauses: int = 0) 
             time.sleep(SLOW_READING_S / num_pauses)
     last, done, after = b"".join(pieces).split(b"\n\n")[-3:]
     if (done, after) != (b"data: [DONE]", b"") or b'"finish_reason":"length"' not in last:
-        raise ValueError(f"the stream ends in {last[-200:]!r} {done[-200:]!r} {after[-200:]!r}")
+        raise ValueError(f"the stream ends in {(after or done)[:150]!r}")
 
 
 def read_slowly(response: HTTPResponse, answer: Answer) -> None:

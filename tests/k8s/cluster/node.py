@@ -61,6 +61,8 @@ KUBELET = {
     "imageGCHighThresholdPercent": 100,
     "nodeStatusUpdateFrequency": "2s",
     "resolvConf": "",
+    "clusterDNS": ["10.96.0.10"],  # nobody answers there; without one, each pod gets a warning
+    "clusterDomain": "cluster.local",
 }
 
 NETWORK = {

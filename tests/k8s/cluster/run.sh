@@ -39,7 +39,7 @@ if ((${#missing[@]})); then
     apt-get --quiet=2 --option DPkg::Lock::Timeout=300 install --no-install-recommends "${missing[@]}"
 fi
 if ! kubectl kustomize k8s/overlays/staging >/dev/null; then
-    echo "The cluster tests need kubectl 1.27 or newer on the PATH." >&2
+    echo "The cluster tests need kubectl 1.21 or newer on the PATH." >&2
     exit 1
 fi
 

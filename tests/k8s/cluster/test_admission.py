@@ -32,7 +32,7 @@ components:
 @pytest.fixture(scope="module")
 def namespaces(rig: Rig) -> None:
     """A dry run makes none, and objects must have theirs."""
-    for name in ("llama-staging", "llama-production"):
+    for name in ("llama", "llama-staging", "llama-production"):
         rig.kubectl.apply([{"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}}])
     rig.kubectl("apply", f"--filename={CUSTOM_RESOURCE}")
     rig.kubectl("wait", "--for=condition=established", "customresourcedefinition", "--all")
@@ -44,6 +44,11 @@ def test_every_object_of_an_overlay_is_admitted(
     rig: Rig, manifests: Manifests, overlay: str
 ) -> None:
     admit(rig, manifests.render(f"overlays/{overlay}"), overlay)
+
+
+@pytest.mark.usefixtures("namespaces")
+def test_the_file_for_one_server_is_admitted(rig: Rig, manifests: Manifests) -> None:
+    admit(rig, manifests.read("llama.yaml"), "llama.yaml")
 
 
 @pytest.mark.parametrize("component", COMPONENTS)

@@ -19,7 +19,7 @@ UNFINISHED = 14
     ("generation", "reason"),
     [
         pytest.param(TAMPERED, "is not the file that model.lock.json pins", id="tampered"),
-        pytest.param(DEAF, "probe failed", id="never-ready"),
+        pytest.param(DEAF, "Startup probe failed", id="never-ready"),
     ],
 )
 def test_a_generation_that_must_not_serve_does_not_replace_the_old_one(
