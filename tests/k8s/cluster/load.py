@@ -25,7 +25,7 @@ LONG: dict[str, Any] = {  # 1,900 tokens, since the token that would end it is f
     "stream": True,
 }
 RECEIVE_BUFFER_BYTES = 8192  # so that the server cannot hand a long answer over at once
-SLOW_READING_S = 14.0  # longer than a pod serves on after it was told to end
+PAUSE_S = 14.0  # longer than a pod serves on after it was told to end
 
 
 @dataclass(slots=True)
@@ -41,7 +41,7 @@ class Answer:
 
 @dataclass
 class Load:
-    """Clients that keep a connection, make one a request, read a stream at once, read it slowly."""
+    """Clients that keep a connection, make one a request, read a stream at once, pause in it."""
 
     host: str
     pause_s: float = 0.1
@@ -131,20 +131,17 @@ def read_short(response: HTTPResponse, answer: Answer) -> None:
     answer.generation = int(made_by.rpartition(":")[2])
 
 
-def read_stream(response: HTTPResponse, answer: Answer, *, num_pauses: int = 0) -> None:
+def read_stream(response: HTTPResponse, answer: Answer, *, pause_s: float = 0.0) -> None:
     """Fails unless the stream comes to the end that the model gave it."""
-    pieces: list[bytes] = []
-    while piece := response.read1():  # one event
-        pieces.append(piece)
-        if num_pauses and len(pieces) % (LONG["max_tokens"] // num_pauses) == 0:
-            time.sleep(SLOW_READING_S / num_pauses)
-    last, done, after = b"".join(pieces).split(b"\n\n")[-3:]
+    begun = response.read1()
+    time.sleep(pause_s)
+    last, done, after = (begun + response.read()).split(b"\n\n")[-3:]
     if (done, after) != (b"data: [DONE]", b"") or b'"finish_reason":"length"' not in last:
         raise ValueError(f"the stream ends in {(after or done)[:150]!r}")
 
 
 def read_slowly(response: HTTPResponse, answer: Answer) -> None:
-    read_stream(response, answer, num_pauses=100)
+    read_stream(response, answer, pause_s=PAUSE_S)
 
 
 def lost(answers: Sequence[Answer]) -> list[Answer]:
