@@ -12,6 +12,10 @@ from appliance.engine.kv_cache import BlockAllocator
 from appliance.engine.sequence import Batch, Chunk, FinishReason, LogitRows, Sequence
 from appliance.errors import ContextLengthExceeded, Overloaded
 
+# Prompt tokens of a batch in which others are answered: they wait for it between two tokens. Matrix
+# products of so many rows are within some per cent of their best rate.
+MAX_PROMPT_TOKENS_BESIDE_DECODES = 128
+
 
 class Scheduler:
     """Owns every live sequence: waiting ones hold no blocks, running ones those of their tokens.
@@ -20,7 +24,8 @@ class Scheduler:
     of the queue waits for blocks and nobody overtakes it. No more run than a batch has tokens, so
     every decode is in every batch.
 
-    What decodes leave of a batch belongs to the oldest prompt and then to the others as they came,
+    What decodes leave of a batch, and where there are any not more than 128 tokens, so that nobody's
+    answer stops for long, belongs to the oldest prompt and then to the others as they came,
     but for a lane of at most half: it goes to prompts with at most half as much left as the oldest,
     the shortest first. So a short prompt waits for shorter ones alone, and the oldest takes at most
     twice the batches it would take alone. Each becomes the oldest in its turn.
@@ -122,6 +127,8 @@ class Scheduler:
         num_rows = min(MAX_ROWS, self.max_batch_tokens) if self.speculates and not prompts else 0
         chunks = [self._decode_chunk(s, num_rows // len(decodes) - 1) for s in decodes]
         budget = self.max_batch_tokens - len(chunks)
+        if decodes:
+            budget = min(budget, MAX_PROMPT_TOKENS_BESIDE_DECODES)
         hurried, num_hurried = pick_hurried(prompts, budget // 2)
         budget -= num_hurried
         for sequence in (s for s in prompts if s not in hurried):

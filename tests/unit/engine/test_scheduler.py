@@ -103,6 +103,17 @@ def test_decodes_come_before_prompts_and_share_the_batch() -> None:
     assert spans(scheduler.schedule()) == [(1, 4, 1), (2, 0, 7)]
 
 
+def test_beside_an_answer_prompts_are_read_in_small_pieces() -> None:
+    scheduler = make_scheduler(num_blocks=512, max_batch_tokens=512)
+    scheduler.submit(make_sequence(1, 4))
+    advance(scheduler)
+    for sequence_id in (2, 3):
+        scheduler.submit(make_sequence(sequence_id, 600))
+    assert spans(scheduler.schedule()) == [(1, 4, 1), (2, 0, 128)]
+    scheduler.cancel(1)
+    assert spans(scheduler.schedule()) == [(2, 0, 512)]
+
+
 def test_prompts_share_what_is_left_of_the_budget_in_order_of_arrival() -> None:
     scheduler = make_scheduler(max_batch_tokens=8)
     for sequence_id in (1, 2, 3):
