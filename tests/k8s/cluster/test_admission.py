@@ -13,11 +13,10 @@ from tests.k8s.cluster.compat import UNKNOWN, down_convert
 from tests.k8s.cluster.manifests import Manifests, Object
 from tests.k8s.cluster.reports import say
 from tests.k8s.cluster.rig import Rig
+from tests.k8s.rendering import COMPONENTS, OVERLAYS
 
 pytestmark = pytest.mark.cluster
 
-OVERLAYS = ("staging", "production", "canary")
-COMPONENTS = ("gpu", "gpu-scarce", "hpa", "service-monitor")
 CUSTOM_RESOURCE = Path(__file__).with_name("service_monitor_crd.yaml")
 
 COMPONENT = """apiVersion: kustomize.config.k8s.io/v1beta1
@@ -58,11 +57,6 @@ def test_every_component_is_admitted(rig: Rig, manifests: Manifests, component: 
     folder.mkdir()
     (folder / "kustomization.yaml").write_text(COMPONENT.format(name=component))
     admit(rig, manifests.render(f"rehearsal/{component}"), component)
-
-
-def test_the_list_of_overlays_and_components_is_whole(manifests: Manifests) -> None:
-    for kind, names in (("overlays", OVERLAYS), ("components", COMPONENTS)):
-        assert sorted(path.name for path in (manifests.root / kind).iterdir()) == sorted(names)
 
 
 def test_what_a_cluster_needs_once_is_admitted(rig: Rig, manifests: Manifests) -> None:
