@@ -24,11 +24,11 @@ class Scheduler:
     of the queue waits for blocks and nobody overtakes it. No more run than a batch has tokens, so
     every decode is in every batch.
 
-    What decodes leave of a batch, and where there are any not more than 128 tokens, so that nobody's
-    answer stops for long, belongs to the oldest prompt and then to the others as they came,
-    but for a lane of at most half: it goes to prompts with at most half as much left as the oldest,
-    the shortest first. So a short prompt waits for shorter ones alone, and the oldest takes at most
-    twice the batches it would take alone. Each becomes the oldest in its turn.
+    What decodes leave of a batch (but at most 128 tokens if there are any, so that no answer stops
+    for long) belongs to the oldest prompt and then to the others as they came, except for a lane of
+    at most half: it goes to prompts with at most half as much left as the oldest, the shortest
+    first. So a short prompt waits for shorter ones alone, and the oldest takes at most twice the
+    batches it would take alone. Each becomes the oldest in its turn.
 
     When a running sequence needs a block and none is free, the youngest gives up all of its own and
     goes back to the head of the queue, to compute its tokens again later: those that run are older
