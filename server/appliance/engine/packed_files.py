@@ -21,7 +21,7 @@ Settle = Callable[[int, int], object]  # called with offset and size of what is 
 Write = Callable[[mmap.mmap, Settle], None]
 
 MAX_UNUSED = 3  # files that no process has open and that are kept all the same
-ABANDONED_S = 3600.0  # an unfinished file that nobody has written to for so long
+ABANDONED_S = 60.0  # an unfinished file this old that nobody has locked: its writer was ended
 SUFFIX = ".weights"
 
 
@@ -35,16 +35,24 @@ def open_packed(cache_dir: Path | None, key: str, size: int, write: Write) -> mm
     if directory is None:
         return _in_memory(size, write)
     path = directory / f"{key}{SUFFIX}"
-    if not path.exists() or path.stat().st_size != size:
-        try:
+    try:
+        if not _is_whole(path, size):
+            _remove_unused(directory)  # first: what is of no use may be what fills the disk
             _write_whole(path, size, write)
-        except OSError as error:  # most often a full disk
-            extra = {"directory": str(directory), "why": error.strerror}
-            logger.warning("packed weights cannot be kept", extra=extra)
-            return _in_memory(size, write)
-    pages = _map(path, size)
+        pages = _map(path, size)
+    except OSError as error:  # a full disk; a file system without locks; removed by another process
+        extra = {"directory": str(directory), "why": error.strerror}
+        logger.warning("packed weights cannot be kept", extra=extra)
+        return _in_memory(size, write)
     _remove_unused(directory)
     return pages
+
+
+def _is_whole(path: Path, size: int) -> bool:
+    try:
+        return path.stat().st_size == size
+    except FileNotFoundError:
+        return False
 
 
 def _in_memory(size: int, write: Write) -> mmap.mmap:

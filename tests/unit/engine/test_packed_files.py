@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import fcntl
 import logging
 import mmap
 import os
@@ -101,6 +102,41 @@ def test_on_a_full_disk_the_weights_stay_in_memory_and_the_log_says_so(
         assert open_packed(tmp_path, "a", SIZE, write)[:] == b"x" * SIZE
     assert caplog.messages == ["packed weights cannot be kept"]
     assert names(tmp_path) == set()
+
+
+def test_what_a_dead_writer_left_is_gone_before_the_next_is_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Servers that are ended while they pack, one after the other, must not fill the disk."""
+    dead = tmp_path / "packed" / ".packing-dead"
+    dead.parent.mkdir(mode=0o700)
+    dead.write_bytes(b"")
+    os.utime(dead, (0, time.time() - 2 * packed_files.ABANDONED_S))
+
+    allocate = os.posix_fallocate
+
+    def refuse_beside_it(descriptor: int, offset: int, size: int) -> None:
+        if dead.exists():
+            raise OSError(errno.ENOSPC, "No space left on device")
+        allocate(descriptor, offset, size)
+
+    monkeypatch.setattr(os, "posix_fallocate", refuse_beside_it)
+    open_packed(tmp_path, "a", SIZE, write)
+    assert names(tmp_path) == {"a"}
+
+
+def test_where_files_cannot_be_locked_the_weights_stay_in_memory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    open_packed(tmp_path, "a", SIZE, write).close()
+
+    def refuse(descriptor: int, operation: int) -> None:
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr(fcntl, "flock", refuse)
+    with caplog.at_level(logging.WARNING):
+        assert open_packed(tmp_path, "a", SIZE, write)[:] == b"x" * SIZE
+    assert caplog.messages == ["packed weights cannot be kept"]
 
 
 def test_without_a_cache_they_are_made_in_memory() -> None:
