@@ -428,6 +428,24 @@ def test_prompts_that_begin_alike_are_computed_once_and_answered_alike() -> None
     asyncio.run(scenario())
 
 
+def test_guesses_after_a_prompt_do_not_count_against_what_was_found_of_it() -> None:
+    async def scenario() -> None:
+        house = House(
+            block_size=4, num_spare_blocks=40, max_batch_tokens=32, max_sequences=4, speculates=True
+        )
+        play = Play(house)
+        request = Request((*[1, 2, 3, 4] * 5, 1), SamplingParams(max_new_tokens=8, seed=1))
+        play.act(request)
+        play.run_dry()
+        play.act(request)
+        play.run_dry()
+        assert play.observer.num_drafted > 0
+        answers = await play.collect()
+        assert [events[0].num_reused_tokens for events in answers] == [0, 20]
+
+    asyncio.run(scenario())
+
+
 def test_a_failed_pass_leaves_nothing_to_be_found() -> None:
     async def scenario() -> None:
         play = Play(House(block_size=4, num_spare_blocks=9, max_batch_tokens=64, max_sequences=4))

@@ -82,8 +82,11 @@ class BlockAllocator:
             sequence.num_cached_tokens = (index + 1) * self.block_size
 
     def publish(self, sequence: Sequence, start: int, end: int) -> None:
-        """Make the blocks known that the computation of tokens [start, end) fills."""
-        if not self.shares_prefixes:
+        """Make the blocks known that the computation of tokens [start, end) fills.
+
+        Not those of an embedding: nobody brings their salt, and they would push others out.
+        """
+        if not self.shares_prefixes or sequence.is_pooled:
             return
         for index in range(start // self.block_size, end // self.block_size):
             block, digest = sequence.block_table[index], self._digest(sequence, index)

@@ -161,7 +161,7 @@ class Scheduler:
         sequence.num_cached_tokens = min(chunk.start + chunk.length, len(sequence.token_ids))
         self.allocator.publish(sequence, chunk.start, sequence.num_cached_tokens)
         if not sequence.num_new_tokens:
-            sequence.num_computed_tokens += chunk.length
+            sequence.num_computed_tokens += chunk.length - len(chunk.draft)
         if token_id is not None:
             sequence.token_ids.append(token_id)
         reason = finish_reason(sequence, token_id)

@@ -190,6 +190,21 @@ def test_a_prompt_whose_every_token_is_read_shares_nothing() -> None:
         allocator.free(sequence)
 
 
+def test_an_embedding_s_blocks_are_known_to_nobody_and_taken_before_those_that_are() -> None:
+    """They go by no one's salt: kept, they would only push out what others can find."""
+    allocator = sharing_allocator(num_blocks=6)
+    said = make_sequence(12)
+    pooled = [make_sequence(12) for _ in range(2)]
+    for index, sequence in enumerate(pooled):
+        sequence.is_pooled, sequence.cache_salt = True, b"nobody's %d" % index
+    for sequence in (said, *pooled):
+        assert allocator.allocate(sequence)
+        compute(allocator, sequence)
+        allocator.free(sequence)
+    assert allocator.num_known_tokens(said) == 8
+    allocator.check([])
+
+
 def test_an_allocator_without_blocks_is_refused() -> None:
     with pytest.raises(ValueError, match="at least 1"):
         BlockAllocator(num_blocks=0, block_size=16)
