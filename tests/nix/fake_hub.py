@@ -32,6 +32,8 @@ class GatedHub:
     )  # a file's next answer ends there
     asked: list[Asked] = field(default_factory=list)
     told_by_processes: list[str] = field(default_factory=list)  # command lines with the token
+    mirrored: list[str | None] = field(default_factory=list)  # Authorization of who asks a mirror
+    storage: GatedHub | None = None  # where large files are, as at the real one
 
     def __enter__(self) -> Self:
         hub = self
@@ -68,6 +70,10 @@ class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
     hub: GatedHub
 
+    def do_HEAD(self) -> None:
+        self.hub.mirrored.append(self.headers.get("Authorization"))
+        self._answer(404, b"")
+
     def do_GET(self) -> None:
         found = FILE.fullmatch(self.path)
         content = self.hub.revisions.get(found[1], {}).get(found[2]) if found else None
@@ -80,6 +86,8 @@ class _Handler(BaseHTTPRequestHandler):
         if not is_authorised:
             return self._answer(401, b"Access to this model is restricted.")
         self.hub.told_by_processes += command_lines_with(TOKEN)
+        if self.hub.storage is not None:
+            return self._answer(302, b"", {"Location": self.hub.storage.url + self.path})
         end = f"bytes {first}-{len(content) - 1}/{len(content)}"
         cut = self.hub.cuts_after_bytes.pop(found[2], None)
         status = 206 if wanted else 200

@@ -76,6 +76,39 @@ def test_the_token_is_in_no_derivation_log_store_path_or_command_line(
     assert model.hub.told_by_processes == []
 
 
+def test_the_token_goes_to_no_mirror_when_the_hub_fails(
+    with_token: LocalNix, model: GatedModel
+) -> None:
+    model.hub.revisions.clear()
+    with GatedHub() as mirror:
+        mirrors = {"NIX_HASHED_MIRRORS": mirror.url}
+        nix = replace(with_token, environment=with_token.environment | mirrors)
+
+        assert nix.try_run("nix-build", "-E", model.expression()).returncode != 0
+
+    assert mirror.mirrored == []
+
+
+def test_the_token_goes_to_no_host_that_the_hub_leads_to(
+    with_token: LocalNix, model: GatedModel
+) -> None:
+    with GatedHub(revisions=model.hub.revisions) as model.hub.storage:
+        assert with_token.try_run("nix-build", "-E", model.expression()).returncode != 0
+
+    assert {each.is_authorised for each in model.hub.asked} == {True}
+    assert {each.is_authorised for each in model.hub.storage.asked} == {False}
+
+
+def test_a_repository_that_would_be_code_is_refused(nix: LocalNix, model: GatedModel) -> None:
+    lock = json.loads(model.lock_file.read_bytes())
+    lock["repository"] = "demo/$(id)"
+    model.lock_file.write_text(json.dumps(lock), encoding="utf-8")
+
+    result = nix.try_run("nix-instantiate", "-E", model.expression())
+
+    assert "the repository is demo/$(id); repositories are called ORG/NAME" in result.stderr
+
+
 def test_the_derivation_is_the_same_whatever_the_token(
     fresh_store: LocalNix, with_token: LocalNix, model: GatedModel
 ) -> None:

@@ -22,6 +22,8 @@ let
       fail "this is not a model lock of format 1. Write it anew with `appliance lock model`."
     else if builtins.match "[0-9a-f]{40}" lock.revision == null then
       fail "the revision is ${lock.revision}; it must be a commit of 40 hex digits, because a branch moves."
+    else if builtins.match "[A-Za-z0-9][A-Za-z0-9._-]*/[A-Za-z0-9][A-Za-z0-9._-]*" lock.repository == null then
+      fail "the repository is ${lock.repository}; repositories are called ORG/NAME, with letters, digits and . _ - only."
     else if !(lock.files ? "config.json") then
       fail "no config.json is locked, so no server could open this model."
     else
@@ -37,7 +39,9 @@ let
       name;
 
   # Read by the builder and handed to curl in a file: the token is part of no derivation, log or command line.
+  # When the hub fails, fetchurl asks its mirrors with the same header: a space stands for no mirrors.
   authorise = ''
+    NIX_HASHED_MIRRORS=" "
     ( umask 077; : > netrc; : > hub-header
       if [ -n "''${HF_TOKEN:-}" ]; then
         printf 'Authorization: Bearer %s\n' "$HF_TOKEN" > hub-header
