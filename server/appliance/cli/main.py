@@ -45,33 +45,53 @@ COMMANDS: dict[str, Command] = {
     "serve": serve,
     "chat": chat,
     "complete": complete,
-    "flox": flox,
     "quantize": quantize,
-    "pin": pin,
-    "rollout": rollout,
     "version": version,
     "lock": lock,
     "prefetch": prefetch,
     "sbom": sbom,
     "bundle": bundle,
+    "flox": flox,
+    "pin": pin,
+    "rollout": rollout,
+}
+# What stands there above a command and those that follow it.
+HEADINGS = {
+    "serve": "serve models and talk to them",
+    "lock": "build and carry a release",
+    "flox": "run a release on a cluster",
 }
 
+EXIT_FAILED = 1
 EXIT_BROKEN_PIPE = 1
 EXIT_INTERRUPTED = 130  # 128 + SIGINT, as shells report it
+
+
+class GroupedHelp(HelpFormatter):
+    """Lists the commands under headings."""
+
+    def _format_action(self, action: argparse.Action) -> str:
+        text = super()._format_action(action)
+        if action.dest == "command":
+            return text.partition("\n")[2]  # without the line that says COMMAND
+        heading = HEADINGS.get(action.dest)
+        return text if heading is None else f"\n  {heading}\n{text}"
 
 
 def build_parser() -> ArgumentParser:
     parser = ArgumentParser(
         prog="appliance",
-        description="Serve a language model over HTTP, and talk to one from the terminal.",
+        description="Serve a language model over HTTP, and talk to one from the terminal."
+        "\nLock, build, carry, pin and check releases of it.",
         epilog=examples(
             ("appliance serve", "serve the model that ships inside, then open the printed address"),
             ("appliance serve --model ~/models/SmolLM2-135M", "serve a model of your own"),
             ("appliance chat", "talk to the server on this machine"),
             ("appliance complete 'Once upon a time'", "continue a text"),
+            ("appliance pin set staging 2", "roll a cluster forward"),
             after="`appliance COMMAND --help` explains a command, its flags and their variables.",
         ),
-        formatter_class=HelpFormatter,
+        formatter_class=GroupedHelp,
         allow_abbrev=False,
     )
     parser.add_argument("--version", action="version", version=f"Llama Appliance {__version__}")
@@ -104,3 +124,7 @@ def run_command(argv: Sequence[str] | None, environ: Mapping[str, str]) -> int:
         return EXIT_INTERRUPTED
     except BrokenPipeError:
         return EXIT_BROKEN_PIPE
+    except OSError as error:  # a folder that cannot be written, a full disk
+        where = "" if error.filename is None else f"{error.filename}: "
+        Terminal(sys.stderr).write(f"appliance: {where}{error.strerror or error}\n")
+        return EXIT_FAILED

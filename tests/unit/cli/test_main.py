@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 from dataclasses import Field, fields
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,9 +13,11 @@ import pytest
 from appliance import __version__
 from appliance.cli import chat, complete
 from appliance.cli.client_flags import KNOWN_VARIABLES, ClientFlag
-from appliance.cli.main import COMMANDS, main
+from appliance.cli.main import COMMANDS, HEADINGS, main
 from appliance.errors import ModelRefused, SettingsError, StartupError
 from appliance.settings import FAMILIAR_NAMES, Settings, variable_name
+
+PEBBLE_LOCK = Path(__file__).parents[3] / "llama-build" / "models" / "pebble.lock.json"
 
 
 def help_of(capsys: pytest.CaptureFixture[str], *command: str) -> str:
@@ -37,6 +40,25 @@ def test_help_has_examples_and_fits_80_columns(
 def test_the_first_help_names_every_command(capsys: pytest.CaptureFixture[str]) -> None:
     text = help_of(capsys)
     assert [name for name in COMMANDS if f"\n    {name} " not in text] == []
+
+
+def test_the_first_help_groups_the_commands(capsys: pytest.CaptureFixture[str]) -> None:
+    listed = help_of(capsys).partition("commands:\n")[2].partition("examples:")[0]
+    groups = {
+        lines[0].strip(): [line.split()[0] for line in lines[1:] if line.startswith("    ")]
+        for lines in (group.splitlines() for group in listed.strip("\n").split("\n\n"))
+    }
+    assert list(groups) == list(HEADINGS.values())
+    assert groups["build and carry a release"] == ["lock", "prefetch", "sbom", "bundle"]
+    assert groups["run a release on a cluster"] == ["flox", "pin", "rollout"]
+
+
+def test_a_folder_that_cannot_be_written_is_told_in_one_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "file").write_text("")
+    assert main(["prefetch", str(PEBBLE_LOCK), "--into", str(tmp_path / "file" / "model")]) == 1
+    assert capsys.readouterr().err == f"appliance: {tmp_path}/file/model: Not a directory\n"
 
 
 def test_no_command_shows_the_help(capsys: pytest.CaptureFixture[str]) -> None:
