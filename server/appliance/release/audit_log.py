@@ -9,6 +9,7 @@ from __future__ import annotations
 import fcntl
 import hashlib
 import json
+import os
 from dataclasses import asdict, dataclass, fields
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
@@ -17,7 +18,11 @@ from appliance.errors import ReleaseError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from io import BufferedRandom
     from pathlib import Path
+
+
+OPTIONAL = frozenset({"before", "why", "record", "previous"})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -85,10 +90,10 @@ class AuditLog:
     def append(self, change: Change) -> Entry:
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            with self.path.open("a", encoding="utf-8") as file:
+            with self.path.open("a+b") as file:
                 fcntl.flock(file, fcntl.LOCK_EX)
                 entry = _next(self.entries(), change)
-                file.write(entry.line() + "\n")
+                _write_line(file, entry.line())
         except OSError as error:
             raise ReleaseError(f"{self.path} cannot be written: {error.strerror}.") from None
         return entry
@@ -113,16 +118,38 @@ def _next(entries: list[Entry], change: Change) -> Entry:
     return Entry(**facts, hash=_hash(facts))
 
 
+def _write_line(file: BufferedRandom, line: str) -> None:
+    """A line of its own also after one that an editor left open; all of it or nothing."""
+    size_bytes = file.seek(0, os.SEEK_END)
+    file.seek(max(0, size_bytes - 1))
+    opening = "" if file.read(1) in {b"", b"\n"} else "\n"
+    try:
+        file.write(f"{opening}{line}\n".encode())
+        file.flush()
+        os.fsync(file.fileno())
+    except OSError:  # a full disk
+        os.ftruncate(file.fileno(), size_bytes)
+        raise
+
+
 def _parse(line: str) -> Entry | None:
     """None of everything that this program would not have written, down to the spaces."""
     try:
         facts = json.loads(line)
-    except ValueError:
+    except (ValueError, RecursionError):
         return None
     if not isinstance(facts, dict) or set(facts) != {field.name for field in fields(Entry)}:
         return None
+    if not all(_is_fact(name, value) for name, value in facts.items()):
+        return None
     entry = Entry(**facts)
     return entry if entry.line() == line else None
+
+
+def _is_fact(name: str, value: object) -> bool:
+    if name == "number":
+        return type(value) is int
+    return isinstance(value, str) or (value is None and name in OPTIONAL)
 
 
 def _problems(entry: Entry, number: int, previous: str | None) -> Iterator[str]:

@@ -22,12 +22,17 @@ def render(value: object) -> str:
 
 
 def write_whole(path: Path, text: str) -> None:
-    """Replace the file in one step; a reader never sees half of it."""
+    """Replace the file in one step, rights and all; a reader never sees half of it."""
     waiting = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
-            waiting.write_text(text, encoding="utf-8")
+            with waiting.open("wb") as file:
+                file.write(text.encode())
+                file.flush()
+                os.fsync(file.fileno())
+            if path.exists():
+                waiting.chmod(path.stat().st_mode & 0o7777)
             waiting.replace(path)
         finally:
             waiting.unlink(missing_ok=True)

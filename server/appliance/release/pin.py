@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import os
 import re
-import tempfile
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from appliance.errors import ReleaseError
+from appliance.release.lock_file import write_whole
 from appliance.release.reference import ANNOTATION
 
 if TYPE_CHECKING:
@@ -73,7 +72,7 @@ def write_pin(pin: Pin, value: str) -> Pin:
     if match is None or match["value"] != pin.value:
         raise ReleaseError(f"{pin.where} has changed meanwhile. Try again.")
     lines[pin.line - 1] = f'{match["before"]}"{value}"{match["after"]}{ending}'
-    _replace(pin.path, "".join(lines))
+    write_whole(pin.path, "".join(lines))
     return Pin(overlay=pin.overlay, path=pin.path, line=pin.line, value=value)
 
 
@@ -98,13 +97,3 @@ def _read(path: Path) -> str:
         return path.read_bytes().decode()
     except (OSError, UnicodeDecodeError) as error:
         raise ReleaseError(f"{path} cannot be read: {error}.") from None
-
-
-def _replace(path: Path, text: str) -> None:
-    try:
-        with tempfile.NamedTemporaryFile("wb", dir=path.parent, delete=False) as file:
-            file.write(text.encode())
-        os.chmod(file.name, path.stat().st_mode & 0o7777)  # noqa: PTH101 - a name, not a path
-        os.replace(file.name, path)  # noqa: PTH105
-    except OSError as error:
-        raise ReleaseError(f"{path} cannot be written: {error.strerror}.") from None

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import fcntl
+import os
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -12,6 +15,7 @@ from appliance.release.pin_record import join_records, read_record, write_record
 from appliance.release.reference import parse_reference, why_not_pinned
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
     from appliance.release.audit_log import Entry
@@ -95,13 +99,14 @@ class PinDesk:
 
     def record(self, reference: Reference, found: PinRecord) -> tuple[Path, PinRecord]:
         """Adds to what is known of a generation."""
-        entries = self.log.entries()
-        old = read_record(self.directory, reference)
-        record = join_records(old, found)
-        path = write_record(self.directory, reference, record)
-        is_known = any(entry.record == record.digest for entry in entries)
-        if record != old or not is_known:
-            self._tell("record", str(reference), None, str(reference), record)
+        with self._alone():
+            entries = self.log.entries()
+            old = read_record(self.directory, reference)
+            record = join_records(old, found)
+            path = write_record(self.directory, reference, record)
+            is_known = any(entry.record == record.digest for entry in entries)
+            if record != old or not is_known:
+                self._tell("record", str(reference), None, str(reference), record)
         return path, record
 
     def changed_by_hand(self, entries: list[Entry]) -> list[str]:
@@ -124,19 +129,30 @@ class PinDesk:
                 )
         return said
 
+    @contextmanager
+    def _alone(self) -> Iterator[None]:
+        """One change at a time: what a pin says and what the history says of it go together."""
+        directory = os.open(self.directory, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            fcntl.flock(directory, fcntl.LOCK_EX)
+            yield
+        finally:
+            os.close(directory)
+
     def _move(
         self, pin: Pin, reference: Reference, action: str, lower: Reference | None = None
     ) -> Moved:
         record = read_record(self.directory, reference)
         if pin.value == str(reference):
             return Moved(before=pin, after=pin, record=record)
-        self.log.entries()  # a chain that does not hold is told before anything is written
-        after = write_pin(pin, str(reference))
-        try:
-            self._tell(action, pin.overlay, pin.value, str(reference), record)
-        except ReleaseError:
-            write_pin(after, pin.value)
-            raise
+        with self._alone():
+            self.log.entries()  # a chain that does not hold is told before anything is written
+            after = write_pin(pin, str(reference))
+            try:
+                self._tell(action, pin.overlay, pin.value, str(reference), record)
+            except ReleaseError:
+                write_pin(after, pin.value)
+                raise
         return Moved(before=pin, after=after, record=record, lower=lower)
 
     def _tell(

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from appliance.errors import ReleaseError
+from appliance.release.lock_file import write_whole
 from appliance.release.nar import hash_path
 
 if TYPE_CHECKING:
@@ -67,7 +68,7 @@ def read_record(directory: Path, reference: Reference) -> PinRecord | None:
         facts = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         return None
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise ReleaseError(f"{path} cannot be read: {error}.") from None
     if not isinstance(facts, dict) or facts.pop("record", None) != 1:
         raise ReleaseError(f"{path} is not a record that this version reads.")
@@ -75,6 +76,11 @@ def read_record(directory: Path, reference: Reference) -> PinRecord | None:
         record = PinRecord(**facts)
     except TypeError:
         raise ReleaseError(f"{path} has parts that a record does not have.") from None
+    if not _is_whole(record):
+        raise ReleaseError(
+            f"{path} is damaged: a part of it is of another kind than `appliance pin record` "
+            "writes. Restore it from version control."
+        )
     if record.reference != str(reference):
         raise ReleaseError(f"{path} is the record of {record.reference}, not of {reference}.")
     return record
@@ -82,11 +88,7 @@ def read_record(directory: Path, reference: Reference) -> PinRecord | None:
 
 def write_record(directory: Path, reference: Reference, record: PinRecord) -> Path:
     path = record_path(directory, reference)
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(record.text(), encoding="utf-8")
-    except OSError as error:
-        raise ReleaseError(f"{path} cannot be written: {error.strerror}.") from None
+    write_whole(path, record.text())
     return path
 
 
@@ -109,14 +111,14 @@ def hash_lock(path: Path) -> tuple[str, list[str]]:
         lock = json.loads(content)
         packages = lock["packages"]
         outputs = [list(package.get("outputs", {}).values()) for package in packages]
+        paths = {str(path) for each in outputs for path in each}
     except OSError as error:
         raise ReleaseError(f"{path} cannot be read: {error.strerror}.") from None
-    except (ValueError, KeyError, TypeError, AttributeError):
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         raise ReleaseError(
             f"{path} is not a manifest.lock of Flox: it has no list of packages. "
             "It lies in .flox/env/ of the environment."
         ) from None
-    paths = {path for each in outputs for path in each}
     return hashlib.sha256(content).hexdigest(), sorted(paths)
 
 
@@ -133,7 +135,7 @@ def read_identity(text: str, source: str) -> dict[str, str | None]:
     try:
         hashes = json.loads(text)["hashes"]
         identity = {name: hashes[name] for name in IDENTITY}
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, RecursionError):
         raise ReleaseError(
             f"{source} is not what GET /version answers: it has no hashes of "
             f"{', '.join(IDENTITY)}. Ask a server that is ready."
@@ -150,6 +152,19 @@ def read_identity_file(path: Path) -> dict[str, str | None]:
     except (OSError, UnicodeDecodeError) as error:
         raise ReleaseError(f"{path} cannot be read: {error}.") from None
     return read_identity(text, str(path))
+
+
+def _is_whole(record: PinRecord) -> bool:
+    parts: tuple[object, ...] = (record.store_paths, record.identity)
+    values = [
+        value for part in parts if isinstance(part, dict) for value in (*part, *part.values())
+    ]
+    return (
+        all(isinstance(part, dict) for part in parts)
+        and all(value is None or isinstance(value, str) for value in values)
+        and set(record.identity) in (set(), set(IDENTITY))
+        and (record.manifest_lock is None or _is_sha256(record.manifest_lock))
+    )
 
 
 def _is_sha256(digest: object) -> bool:

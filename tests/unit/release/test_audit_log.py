@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import itertools
 import json
@@ -152,6 +153,39 @@ def test_a_writer_waits_for_the_other(tmp_path: Path) -> None:
         assert writer.is_alive()
     writer.join(30)
     assert len(log.entries()) == 5
+
+
+def test_an_entry_has_its_own_line_after_one_that_an_editor_left_open(tmp_path: Path) -> None:
+    log = written(tmp_path, 1)
+    log.path.write_text(log.path.read_text().removesuffix("\n"))
+    log.append(CHANGE)
+    assert len(log.entries()) == 2
+
+
+def test_a_disk_that_is_full_leaves_no_part_of_an_entry(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(_: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    log = written(tmp_path)
+    monkeypatch.setattr("os.fsync", full)
+    with pytest.raises(ReleaseError, match="No space left on device"):
+        log.append(CHANGE)
+    assert len(log.entries()) == 4
+
+
+@pytest.mark.parametrize(
+    ("name", "value"), [("action", None), ("number", "1"), ("hash", ["a"]), ("by", 1)]
+)
+def test_an_entry_of_other_kinds_of_values_is_none(
+    name: str, value: object, tmp_path: Path
+) -> None:
+    def spoil(lines: list[str]) -> None:
+        facts = json.loads(lines[0]) | {name: value}
+        lines[0] = json.dumps(facts, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+
+    assert ":1: this is not an entry" in rewrite(written(tmp_path), spoil)[0]
 
 
 def test_a_history_that_cannot_be_written_is_named(tmp_path: Path) -> None:

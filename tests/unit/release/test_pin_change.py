@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import fcntl
+import os
+import threading
 from pathlib import Path
 
 import pytest
@@ -149,6 +152,30 @@ def test_a_history_that_was_altered_stops_changes_before_the_pin_moves(desk: Pin
     with pytest.raises(ReleaseError, match="this entry was changed"):
         desk.set("production", "3")
     assert runs(desk, "production") == "2"
+
+
+def test_a_change_waits_for_another_one_and_does_not_overrule_it(desk: PinDesk) -> None:
+    """Else the pin could say what one of them wrote, and the end of the history the other."""
+    refused: list[ReleaseError] = []
+
+    def change() -> None:
+        try:
+            desk.set("staging", "3")
+        except ReleaseError as error:
+            refused.append(error)
+
+    other = threading.Thread(target=change)
+    directory = os.open(desk.directory, os.O_RDONLY)
+    fcntl.flock(directory, fcntl.LOCK_EX)
+    other.start()
+    other.join(0.3)
+    assert other.is_alive()
+    pin = find_pin(desk.directory, "staging")
+    pin.path.write_text(pin.path.read_text().replace(":1", ":2"))
+    os.close(directory)
+    other.join(30)
+    assert "has changed meanwhile" in str(refused)
+    assert (runs(desk, "staging"), history(desk)) == ("2", [])
 
 
 def test_a_change_that_cannot_be_told_is_taken_back(

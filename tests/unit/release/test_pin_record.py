@@ -61,6 +61,10 @@ def test_what_was_never_recorded_is_absent(tmp_path: Path) -> None:
         ('{"record": 2}', "is not a record that this version reads"),
         ('{"record": 1, "reference": "a/b:1", "more": 1}', "parts that a record does not have"),
         ('{"record": 1, "reference": "a/b:1"}', "is the record of a/b:1, not of acme"),
+        ('{"record": 1, "reference": "a/b:1", "store_paths": ["x"]}', "is damaged"),
+        ('{"record": 1, "reference": "a/b:1", "identity": {"weights": "a"}}', "is damaged"),
+        ('{"record": 1, "reference": "a/b:1", "manifest_lock": 1}', "is damaged"),
+        ("[" * 100_000, "cannot be read"),
     ],
 )
 def test_a_record_that_is_none_is_refused(text: str, said: str, tmp_path: Path) -> None:
@@ -105,7 +109,9 @@ def test_a_manifest_lock_gives_its_hash_and_store_paths(tmp_path: Path) -> None:
     assert hash_lock(path) == (hashlib.sha256(path.read_bytes()).hexdigest(), [PATH, OTHER])
 
 
-@pytest.mark.parametrize("text", ["", "[]", "{}", '{"packages": [1]}', '{"packages": 1}'])
+@pytest.mark.parametrize(
+    "text", ["", "[]", "{}", '{"packages": [1]}', '{"packages": 1}', "[" * 100_000]
+)
 def test_what_is_no_manifest_lock_is_refused(text: str, tmp_path: Path) -> None:
     path = tmp_path / "manifest.lock"
     path.write_text(text)
