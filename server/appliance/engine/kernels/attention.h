@@ -3,7 +3,8 @@
 #include "forward.h"
 #include "lanes.h"
 
-#define ROW_GROUP 8 /* query rows that share a read of the keys */
+#define ROW_GROUP 8   /* query rows that share a read of the keys */
+#define TILES_AHEAD 4 /* tiles lie apart from each other, where the hardware does not look ahead */
 
 INLINE uint16_t to_bf16(float value) {
     uint32_t bits;
@@ -58,8 +59,13 @@ INLINE int32_t score_tiles(const int R, const int T, const float *q, int32_t hea
         for (int r = 0; r < R; r++)
 #pragma GCC unroll 8
             for (int t = 0; t < T; t++) sums[r][t] = lanes_set(0.0f);
+        const uint16_t *ahead[8];
+#pragma GCC unroll 8
+        for (int t = 0; t < T; t++) ahead[t] = keys[first + t + TILES_AHEAD < end ? first + t + TILES_AHEAD : first + t];
         for (int32_t d = 0; d < head_dim; d++) {
             lanes_t k[8];
+#pragma GCC unroll 8
+            for (int t = 0; t < T; t++) __builtin_prefetch(ahead[t] + (int64_t)d * KEY_TILE);
 #pragma GCC unroll 8
             for (int t = 0; t < T; t++) k[t] = lanes_load_bf16(keys[first + t] + (int64_t)d * KEY_TILE);
 #pragma GCC unroll 8
@@ -88,10 +94,14 @@ INLINE void mix_values(const int R, const int C, const float *weights, int64_t s
 #pragma GCC unroll 4
         for (int c = 0; c < C; c++) sums[r][c] = lanes_set(0.0f);
     for (int32_t key = first; key < end;) {
-        const uint16_t *tile = values[key / KEY_TILE] + (int64_t)column * KEY_TILE * LANES;
+        const uint16_t *tile = values[key / KEY_TILE] + (int64_t)column * KEY_TILE * LANES, *ahead = tile;
+        if (key + TILES_AHEAD * KEY_TILE < end)
+            ahead = values[key / KEY_TILE + TILES_AHEAD] + (int64_t)column * KEY_TILE * LANES;
         int32_t tile_end = key / KEY_TILE * KEY_TILE + KEY_TILE;
         for (tile_end = tile_end < end ? tile_end : end; key < tile_end; key++) {
             lanes_t v[4];
+#pragma GCC unroll 4
+            for (int c = 0; c < C; c++) __builtin_prefetch(ahead + (c * KEY_TILE + key % KEY_TILE) * LANES);
 #pragma GCC unroll 4
             for (int c = 0; c < C; c++)
                 v[c] = lanes_load_bf16(tile + (c * KEY_TILE + key % KEY_TILE) * LANES);
