@@ -52,11 +52,12 @@ static uint64_t read_all(const wide_t *data, size_t count) {
 }
 
 #if defined(__x86_64__)
-/* Twelve accumulators: more than latency times throughput of any of these instructions. */
+/* Twelve accumulators: more than latency times throughput of any of these instructions. Every loop over
+ * them is unrolled: addressed by a variable they would lie in memory, and its latency be measured. */
 #define ACCUMULATORS 12
 #define LOOP(type, zero, step)                                                                     \
     type sums[ACCUMULATORS];                                                                       \
-    for (int i = 0; i < ACCUMULATORS; i++)                                                         \
+    _Pragma("GCC unroll 12") for (int i = 0; i < ACCUMULATORS; i++)                                \
         sums[i] = zero;                                                                            \
     for (long round = 0; round < rounds; round++) {                                                \
         _Pragma("GCC unroll 12") for (int i = 0; i < ACCUMULATORS; i++) {                          \
