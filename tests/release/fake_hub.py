@@ -45,6 +45,8 @@ class FakeHub:
     cut_after: int | None = None  # bytes after which an answer of the CDN breaks off …
     num_cuts: int = 0  # … so many times
     num_failures: int = 0  # answers with 503
+    num_expired: int = 0  # answers of the CDN with 403: the signature of a link holds for a while
+    next_page: str | None = None  # where the list of files goes on
     ignores_range: bool = False
     answers_html: bool = False
     has_resolve_cache: bool = False  # small files are sent from another address of the same host
@@ -93,6 +95,9 @@ class Handler(BaseHTTPRequestHandler):
             self.answer(503, b"busy")
         elif self.hub.answers_html:
             self.answer(200, b"<html>")
+        elif self.host == "cdn" and self.hub.num_expired > 0:
+            self.hub.num_expired -= 1
+            self.answer(403, b"<Error>")
         elif self.host == "cdn":
             self.send_file(path.removeprefix("/blobs/"))
         elif self.is_admitted():
@@ -141,6 +146,7 @@ class Handler(BaseHTTPRequestHandler):
         if not start:
             entries.append({"type": "directory", "path": "original", "size": 0, "oid": "0" * 40})
         following = f"{self.hub.url}/api/models/{REPOSITORY}/tree/{REVISION}?cursor={end}"
+        following = self.hub.next_page or following
         links = {"Link": f'<{following}>; rel="next"'} if end < len(names) else {}
         self.answer(200, json.dumps(entries).encode(), links)
 

@@ -70,6 +70,14 @@ def test_a_list_of_several_pages_is_read_to_its_end(hub: FakeHub, out: Path) -> 
     assert len(read(out)["files"]) == 8
 
 
+def test_a_list_that_goes_on_in_a_file_of_this_machine_is_refused(
+    hub: FakeHub, out: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    hub.page_size, hub.next_page = 3, "file:///etc/passwd"
+    assert lock(hub, out) == 4
+    assert "says that its list goes on at file:///etc/passwd" in capsys.readouterr().err
+
+
 def test_a_name_with_slashes_can_be_a_revision(hub: FakeHub, out: Path) -> None:
     assert lock(hub, out, "--revision", "refs/pr/1") == 0
     assert read(out)["revision"] == REVISION

@@ -99,6 +99,24 @@ def test_a_hub_that_stays_away_ends_the_run_and_keeps_what_came(
     assert "the same command goes on from it" in capsys.readouterr().err
 
 
+def test_a_link_to_storage_that_has_become_too_old_is_asked_for_anew(
+    hub: FakeHub, lock: Path
+) -> None:
+    hub.num_expired = 1
+    assert prefetch(hub, lock, "--no-store") == 0
+
+
+def test_what_storage_refuses_is_no_matter_of_a_licence_and_its_signature_is_not_shown(
+    hub: FakeHub, lock: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    hub.num_expired = 1000
+    assert prefetch(hub, lock, "--no-store") == 4
+    said = capsys.readouterr().err
+    assert "answered 403, as it does when a link is too old" in said
+    assert "licence" not in said
+    assert "signature" not in said
+
+
 def test_a_server_that_knows_no_ranges_starts_anew(hub: FakeHub, lock: Path) -> None:
     hub.cut_after, hub.num_cuts, hub.ignores_range = 1_000_000, 1, True
     assert prefetch(hub, lock, "--no-store") == 0

@@ -97,6 +97,8 @@ class Hub:
             yield from (_file(each) for each in answer if each.get("type") == "file")
             following = _NEXT_PAGE.search(headers.get("Link") or "")
             page = urljoin(url, following[1]) if following else None
+            if page is not None and urlsplit(page).scheme != urlsplit(self.endpoint).scheme:
+                raise ReleaseError(f"{self.endpoint} says that its list goes on at {page}.")
 
     def read(self, at: HubRevision, name: str) -> bytes:
         """A small file, whole."""
@@ -145,6 +147,9 @@ class Hub:
     def _refuse(self, error: urllib.error.HTTPError, repository: str) -> NoReturn:
         """What a person can do about an answer that is no file."""
         code = error.headers.get("X-Error-Code", "")
+        url = urlsplit(error.url or "")._replace(query="").geturl()  # which may be signed
+        if error.code in (401, 403) and urlsplit(url).netloc != urlsplit(self.endpoint).netloc:
+            raise Broken(f"{url} answered {error.code}, as it does when a link is too old")
         if error.code == 401:
             raise ReleaseError(self._unauthorized(repository))
         if error.code == 403:
@@ -154,10 +159,10 @@ class Hub:
                 " fine-grained token the right to read gated repositories."
             )
         if error.code == 404:
-            raise ReleaseError(_absent(self.endpoint, repository, code, error.url or ""))
+            raise ReleaseError(_absent(self.endpoint, repository, code, url))
         if error.code == 429 or error.code >= 500:
             raise Broken(f"it answered {error.code}")
-        raise ReleaseError(f"{self.endpoint} answered {error.code} for {error.url}.")
+        raise ReleaseError(f"{self.endpoint} answered {error.code} for {url}.")
 
     def _unauthorized(self, repository: str) -> str:
         if self._has_token:
