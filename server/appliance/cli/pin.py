@@ -190,6 +190,8 @@ def run_history(arguments: argparse.Namespace) -> int:
             text = f"{entry.number:4}  {entry.at}  {entry.action:8}  {entry.target}: {came}"
             print(printable(f"{text}  by {entry.by}{why}"))
     if not arguments.verify:
+        if problems:
+            print(f"{printable(problems[0])} --verify shows all that is wrong.", file=sys.stderr)
         return 0
     problems += desk.changed_by_hand(entries)
     for problem in problems:

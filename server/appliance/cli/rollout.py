@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from appliance.cli.parsing import Commands
     from appliance.release.kubectl import Cluster
     from appliance.release.pin_record import PinRecord
-    from appliance.release.rollout import PodState, Rollout, Target
+    from appliance.release.rollout import PodState, Rollout, Target, Verdict
 
 BAR_WIDTH = 24
 INTERVAL_S = 1.0
@@ -59,6 +59,7 @@ def add_parser(commands: Commands) -> None:
 
 def run(arguments: argparse.Namespace, environ: Mapping[str, str]) -> int:
     from appliance.release.kubectl import Kubectl
+    from appliance.release.rollout import worst
     from appliance.release.rollout_target import find_targets
 
     flags = ["--context", arguments.context] if arguments.context else []
@@ -67,8 +68,9 @@ def run(arguments: argparse.Namespace, environ: Mapping[str, str]) -> int:
         targets = [replace(target, namespace=arguments.namespace) for target in targets]
     terminal = Terminal(sys.stderr)
     ink = Ink.of(sys.stdout, environ)
-    codes = [show(Kubectl(flags=flags), target, arguments, terminal, ink) for target in targets]
-    return next((code for code in codes if code), 0)
+    return worst(
+        *(show(Kubectl(flags=flags), target, arguments, terminal, ink) for target in targets)
+    )
 
 
 def show(
@@ -77,7 +79,7 @@ def show(
     arguments: argparse.Namespace,
     terminal: Terminal,
     ink: Ink,
-) -> int:
+) -> Verdict:
     from appliance.release.rollout import read_rollout, verify_pods
 
     if arguments.watch:
@@ -90,7 +92,7 @@ def show(
         print(json.dumps(asdict(rollout) | {"verdict": verdict}, indent=2, default=str))
     else:
         print("\n".join(describe(rollout, ink, is_verified=arguments.part == "verify")))
-    return int(rollout.verdict)
+    return rollout.verdict
 
 
 def watch(cluster: Cluster, target: Target, timeout_s: float, terminal: Terminal) -> None:

@@ -43,7 +43,10 @@ class Kubectl:
     def objects(self, namespace: str) -> list[dict[str, object]]:
         """Deployments, ReplicaSets, pods and events of a namespace, all as of one moment."""
         command = self._command("get", KINDS, "--namespace", namespace, "--output", "json")
-        found = json.loads(self.run(command, timeout_s=self.timeout_s + 10))
+        try:
+            found = json.loads(self.run(command, timeout_s=self.timeout_s + 10))
+        except ValueError:
+            raise ReleaseError("kubectl get printed something that is not JSON.") from None
         return [mapping(item) for item in sequence(mapping(found).get("items"))]
 
     def version(self, namespace: str, pod: str, port: int) -> dict[str, object]:

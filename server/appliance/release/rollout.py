@@ -37,6 +37,10 @@ class Verdict(IntEnum):
 BADNESS = list(Verdict)
 
 
+def worst(*verdicts: Verdict) -> Verdict:
+    return max(verdicts, key=BADNESS.index)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Target:
     """One Deployment of an overlay, and what the overlay pins it to."""
@@ -80,7 +84,7 @@ class Rollout:
     def verdict(self) -> Verdict:
         own = _compare(self.told, self.target.pinned)[0]
         under_way = Verdict.UNFINISHED if own is Verdict.OK and not self.is_complete else own
-        return max([under_way, *(pod.verdict for pod in self.pods)], key=BADNESS.index)
+        return worst(under_way, *(pod.verdict for pod in self.pods))
 
 
 def read_rollout(cluster: Cluster, target: Target) -> Rollout:
@@ -121,14 +125,19 @@ def verify_pods(cluster: Cluster, rollout: Rollout, record: PinRecord | None) ->
     """The same with what every pod reports, compared with what was recorded of the generation."""
 
     def ask(pod: PodState) -> PodState:
-        if pod.verdict is Verdict.UNPINNED or pod.port is None or pod.phase == ENDING:
+        if pod.verdict is Verdict.UNPINNED or pod.phase == ENDING:
             return pod
+        if pod.port is None:
+            said = "no container port of it is called http, so it could not be asked"
+            return replace(pod, verdict=worst(pod.verdict, Verdict.UNKNOWN), said=pod.said or said)
         if not pod.is_ready:
-            return replace(pod, verdict=_worse(pod, Verdict.UNKNOWN), said=pod.said or "not ready")
+            return replace(
+                pod, verdict=worst(pod.verdict, Verdict.UNKNOWN), said=pod.said or "not ready"
+            )
         try:
             version = cluster.version(rollout.target.namespace, pod.name, pod.port)
         except ReleaseError as error:
-            return replace(pod, verdict=_worse(pod, Verdict.UNKNOWN), said=error.message)
+            return replace(pod, verdict=worst(pod.verdict, Verdict.UNKNOWN), said=error.message)
         return judge(pod, version, record)
 
     with ThreadPoolExecutor(NUM_ASKED_AT_ONCE) as pool:
@@ -241,10 +250,6 @@ def _port(pod: Object) -> int | None:
 def _count(each: Object, name: str, default: int = 0) -> int:
     value = each.get(name, default)
     return value if isinstance(value, int) else default
-
-
-def _worse(pod: PodState, verdict: Verdict) -> Verdict:
-    return max(pod.verdict, verdict, key=BADNESS.index)
 
 
 def _short(digest: object) -> str:

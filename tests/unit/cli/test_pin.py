@@ -117,6 +117,15 @@ def test_the_history_can_be_verified(desk: Desk) -> None:
     assert "the end was cut off" in said
 
 
+def test_a_history_that_was_altered_is_not_shown_as_if_it_were_whole(desk: Desk) -> None:
+    desk.pin("set", "staging", "2", "--why", "torch")
+    log = desk.directory / "pins" / "history.jsonl"
+    log.write_text(log.read_text().replace("torch", "fun"))
+    code, said = desk.pin("history")
+    assert code == 0
+    assert "this entry was changed after it was written" in said
+
+
 def test_the_history_as_json(desk: Desk) -> None:
     desk.pin("set", "staging", "2")
     (entry,) = json.loads(desk.pin("history", "--json")[1])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -184,6 +185,18 @@ def test_the_bar_fills_with_available_pods() -> None:
     rollout = read_rollout(settled(), TARGET)
     assert bar(rollout) == f"[{'#' * 24}]"
     assert progress(rollout) == "2 of 2 new pods available"
+
+
+def test_of_several_deployments_the_worst_verdict_is_the_exit_code(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    canary = deployment(None)
+    canary["metadata"]["name"] = "llama-canary"
+    targets = [replace(TARGET, pinned=OLD), replace(TARGET, deployment="llama-canary")]
+    cluster = RecordedCluster([deployment(), canary])
+    monkeypatch.setattr("appliance.release.rollout_target.find_targets", lambda *_: targets)
+    monkeypatch.setattr("appliance.release.kubectl.Kubectl", lambda **_: cluster)
+    assert main(["rollout", "status", "production"]) == Verdict.UNPINNED
 
 
 def test_an_unknown_overlay_is_refused(capsys: pytest.CaptureFixture[str]) -> None:

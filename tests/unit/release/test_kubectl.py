@@ -75,6 +75,11 @@ def test_objects_are_asked_for_in_one_command() -> None:
     ]  # fmt: skip
 
 
+def test_what_is_no_json_is_told() -> None:
+    with pytest.raises(ReleaseError, match="kubectl get printed something that is not JSON"):
+        Kubectl(run=lambda _, *, timeout_s=0.0: "W0101 a warning").objects("llama")
+
+
 def test_a_server_is_asked_through_a_forwarded_port(kubectl: Path) -> None:
     assert Kubectl().version("llama", "llama-1", 8000) == ANSWER
     arguments = (kubectl.parent / "arguments").read_text()

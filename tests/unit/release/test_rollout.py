@@ -90,6 +90,14 @@ def test_a_pod_that_is_not_ready_is_not_asked() -> None:
     assert rollout.pods[0].verdict is Verdict.UNKNOWN
 
 
+def test_a_pod_that_cannot_be_asked_is_unknown_and_not_ok() -> None:
+    unnamed = pod("llama-new-1")
+    unnamed["spec"]["containers"][0]["ports"][0]["name"] = "web"
+    rollout = verified(settled(unnamed))
+    assert rollout.verdict is Verdict.UNKNOWN
+    assert "is called http, so it could not be asked" in str(rollout.pods[0].said)
+
+
 @pytest.mark.parametrize("told", [None, "acme/llama-runtime", "acme/llama-runtime@2"])
 def test_a_pod_that_was_told_no_generation_is_unpinned(told: str | None) -> None:
     cluster = settled(pod("llama-new-1", told), pod("llama-new-2"))
