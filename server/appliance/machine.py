@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -38,6 +39,15 @@ def available_memory_bytes(
     if limit.isdigit() and used.isdigit():
         amounts.append(max(int(limit) - int(used), 0))
     return min(amounts, default=None)
+
+
+def process_age_s(stat: Path = Path("/proc/self/stat")) -> float | None:
+    """How long ago this process was started, or None where the system does not tell."""
+    fields = _read(stat).rpartition(")")[2].split()  # from the third on: the second, a name, ends
+    if len(fields) < 20 or not hasattr(time, "CLOCK_BOOTTIME"):
+        return None
+    started_at_s = int(fields[19]) / os.sysconf("SC_CLK_TCK")
+    return time.clock_gettime(time.CLOCK_BOOTTIME) - started_at_s
 
 
 def has_accelerator_driver(drivers: Sequence[Path] = ACCELERATOR_DRIVERS) -> bool:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import gc
 import logging
 import sys
-import time
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING
 
@@ -22,7 +21,7 @@ from appliance.file_hashes import FileHasher
 from appliance.identity import Identity, RunnerFacts, hash_model, identify
 from appliance.lifecycle import Answering, ApplianceServer, Timing, in_daemon_thread, listen
 from appliance.logs import configure_logging
-from appliance.machine import wait_passively
+from appliance.machine import process_age_s, wait_passively
 from appliance.metrics import Metrics
 from appliance.model_store import ModelDirectory, embedded_model_path, open_model
 from appliance.placement import build_demand, build_runner, choose_place
@@ -88,7 +87,6 @@ def build_server(
     )
 
     async def load() -> Answering:
-        started_at_s = time.monotonic()
         with face.terminal.loading(model.name):
             loaded = await in_daemon_thread(lambda: load_model(settings, model, hasher, metrics))
             await probe(loaded.service)
@@ -98,7 +96,7 @@ def build_server(
         report(metrics, loaded)
         gc.freeze()  # what is loaded stays: no collection walks it again while answers stream
         if state.status == "ready":  # and not draining
-            facts = running_facts(settings, loaded, face.port, time.monotonic() - started_at_s)
+            facts = running_facts(settings, loaded, face.port)
             face.terminal.write(banner(facts, face.ink) + "\n")
             extra = {"model": model.name, "fingerprint": loaded.identity.fingerprint}
             logger.info("ready", extra=extra)
@@ -203,7 +201,7 @@ async def probe(service: CompletionService) -> None:
     )
 
 
-def running_facts(settings: Settings, loaded: Loaded, port: int, load_time_s: float) -> Running:
+def running_facts(settings: Settings, loaded: Loaded, port: int) -> Running:
     identity, runner, size = loaded.identity, loaded.runner, loaded.size
     return Running(
         version=__version__,
@@ -219,7 +217,7 @@ def running_facts(settings: Settings, loaded: Loaded, port: int, load_time_s: fl
         threads=runner.num_threads,
         generation=identity.generation,
         hashes={name: digest for name, digest in identity.short().items() if digest},
-        load_time_s=load_time_s,
+        start_time_s=process_age_s(),
         max_context_tokens=loaded.max_context_tokens,
         wanted_context_tokens=size.wanted_tokens,
     )

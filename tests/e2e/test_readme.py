@@ -72,10 +72,20 @@ def test_every_file_and_recipe_the_readme_names_exists() -> None:
     text = README.read_text()
     links = re.findall(r"\]\((?!http|#)([^)]+)\)", text)
     assert links
-    assert [link for link in links if not (README.parent / link).exists()] == []
+    assert [link for link in links if not leads_somewhere(link)] == []
     makefile = (README.parent / "Makefile").read_text()
-    recipes = set(re.findall(r"(?:`|^\$ )make ([a-z]+)", text, re.MULTILINE))
+    recipes = set(re.findall(r"(?:`|^\$ )make ([a-z-]+)", text, re.MULTILINE))
     assert [name for name in recipes if not re.search(rf"^{name}:", makefile, re.MULTILINE)] == []
+
+
+def leads_somewhere(link: str) -> bool:
+    """Whether there is such a file and, of a link into it, such a heading."""
+    name, _, heading = link.partition("#")
+    path = README.parent / name
+    if not heading:
+        return path.exists()
+    titles = re.findall(r"^#+ (.+)$", path.read_text(), re.MULTILINE)
+    return heading in {re.sub(r"[^\w -]", "", title.lower()).replace(" ", "-") for title in titles}
 
 
 def run(command: str) -> str:

@@ -1,10 +1,18 @@
 """What a container's limits make of the machine."""
 
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import pytest
 
-from appliance.machine import available_cores, available_memory_bytes, has_accelerator_driver
+from appliance.machine import (
+    available_cores,
+    available_memory_bytes,
+    has_accelerator_driver,
+    process_age_s,
+)
 
 
 def test_a_cpu_quota_is_rounded_down_but_never_below_one(tmp_path: Path) -> None:
@@ -41,3 +49,17 @@ def test_a_device_is_worth_asking_for_where_a_driver_made_its_file(tmp_path: Pat
     assert not has_accelerator_driver([driver])
     driver.touch()
     assert has_accelerator_driver([tmp_path / "other", driver])
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="/proc is Linux's")
+def test_a_process_knows_how_long_ago_it_was_started() -> None:
+    code = "import time, appliance.machine as m; time.sleep(0.2); print(m.process_age_s())"
+    before = time.monotonic()
+    told = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True
+    )
+    assert 0.2 <= float(told.stdout) <= time.monotonic() - before + 0.02  # it counts hundredths
+
+
+def test_without_proc_the_age_of_a_process_is_not_known(tmp_path: Path) -> None:
+    assert process_age_s(tmp_path / "stat") is None

@@ -36,7 +36,7 @@ class Running:
     note: str | None = None  # on the choice of the runner
     generation: str | None = None
     hashes: Mapping[str, str | None] = field(default_factory=dict)
-    load_time_s: float | None = None
+    start_time_s: float | None = None
     max_context_tokens: int | None = None
     wanted_context_tokens: int | None = None  # where memory allowed fewer
 
@@ -47,7 +47,7 @@ def banner(running: Running, ink: Ink) -> str:
     flag = "" if running.port == DEFAULT_PORT else f" --url {url}"
     lines = [
         "",
-        f"  {ink.bold('Llama Appliance')} {running.version}{ready_in(running.load_time_s)}",
+        f"  {ink.bold('Llama Appliance')} {running.version}{ready_in(running.start_time_s)}",
         "",
         f"  {ink.accent(url)}",
         "",
@@ -127,5 +127,5 @@ def megabytes(size_bytes: int) -> str:
     return f"{size_bytes / 1e9:.1f} GB" if size_bytes >= 10**9 else f"{size_bytes / 1e6:.0f} MB"
 
 
-def ready_in(load_time_s: float | None) -> str:
-    return "" if load_time_s is None else f", ready in {load_time_s:.1f} s"
+def ready_in(start_time_s: float | None) -> str:
+    return "" if start_time_s is None else f", ready in {start_time_s:.1f} s"

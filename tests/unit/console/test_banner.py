@@ -31,7 +31,7 @@ RUNNING = Running(
         "template": None,
         "server": "7c5e8f3a0b61",
     },
-    load_time_s=0.84,
+    start_time_s=0.84,
 )
 
 
