@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import logging
 import os
@@ -26,6 +27,7 @@ COMPILERS = ("cc", "gcc", "clang")
 FLAGS = ("-std=gnu11", "-fPIC", "-ffp-contract=off", "-fno-math-errno", "-Wall", "-Wextra")
 LINK_FLAGS = ("-shared", "-pthread", "-lm")
 BUILD_TIMEOUT_S = 300.0
+BUILDING = ".building-"
 
 
 class Found(NamedTuple):
@@ -42,11 +44,12 @@ class BuildError(Exception):
 def load_library(cache_dir: Path | None) -> Found:
     """The library that came with the package, the one in `cache_dir`, or one compiled into it."""
     prebuilt = SOURCE_DIRECTORY / prebuilt_name()
-    if prebuilt.exists():
-        return _open(prebuilt, "came with the package")
+    packaged = _open(prebuilt, "came with the package") if prebuilt.exists() else None
+    if packaged is not None and packaged.library is not None:
+        return packaged
     compiler = find_compiler()
     if compiler is None:
-        return Found(None, "there is no C compiler on the PATH (cc, gcc or clang)")
+        return packaged or Found(None, "there is no C compiler on the PATH (cc, gcc or clang)")
     try:
         directory = private_directory(cache_dir, "kernels")
         if directory is None:
@@ -92,7 +95,7 @@ def hash_sources() -> str:
 
 def build(compiler: Path, target: Path, *, extra_flags: Iterable[str] = ()) -> None:
     """Compile every source side by side and put the library at `target` in one step."""
-    with tempfile.TemporaryDirectory(dir=target.parent, prefix=".building-") as temporary:
+    with tempfile.TemporaryDirectory(dir=target.parent, prefix=BUILDING) as temporary:
         directory, flags = Path(temporary), [*FLAGS, *extra_flags]
         sources = sorted(SOURCE_DIRECTORY.glob("*.c"))
         objects = [directory / f"{source.stem}.o" for source in sources]
@@ -134,9 +137,18 @@ def _build_and_open(compiler: Path, directory: Path) -> Found:
     if target.exists() and (found := _open(target, f"from {target}")).library is not None:
         return found
     logger.info("compiling the kernels, once", extra={"target": target, "compiler": version})
+    _remove_abandoned(directory)
     started_at_s = time.monotonic()
     build(compiler, target)
     return _open(target, f"compiled by {version} in {time.monotonic() - started_at_s:.1f} s")
+
+
+def _remove_abandoned(directory: Path) -> None:
+    """What starts left that were ended while they compiled."""
+    with contextlib.suppress(OSError):  # another start removes it at the same time
+        for path in directory.glob(f"{BUILDING}*"):
+            if time.time() - path.stat().st_mtime > BUILD_TIMEOUT_S:
+                shutil.rmtree(path)
 
 
 def _open(path: Path, how: str) -> Found:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import os
 import subprocess
 import sys
 import threading
@@ -75,6 +76,36 @@ def test_a_library_that_was_spoiled_is_compiled_again(cache_dir: Path, tmp_path:
     found = load_library(tmp_path)
     assert found.library is not None
     assert found.reason.startswith("compiled by")
+
+
+@needs_compiler
+@pytest.mark.usefixtures("quick_compiler")
+def test_what_a_start_left_that_was_ended_while_it_compiled_is_removed(tmp_path: Path) -> None:
+    dead, young = (tmp_path / "kernels" / f".building-{name}" for name in ("dead", "young"))
+    for path in (dead, young):
+        path.mkdir(mode=0o700, parents=True)
+    (tmp_path / "kernels").chmod(0o700)
+    os.utime(dead, (0, 0))
+    assert load_library(tmp_path).library is not None
+    assert not dead.exists()
+    assert young.exists()
+
+
+@needs_compiler
+@pytest.mark.usefixtures("quick_compiler")
+def test_a_library_of_the_package_that_does_not_load_is_compiled_instead(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One that was made for another C library, say."""
+    package = tmp_path / "package"
+    package.mkdir()
+    for source in building.SOURCE_DIRECTORY.glob("*.[ch]"):
+        (package / source.name).write_bytes(source.read_bytes())
+    monkeypatch.setattr(building, "SOURCE_DIRECTORY", package)
+    (package / building.prebuilt_name()).write_bytes(b"not a library")
+    assert load_library(None).reason.startswith("compiled by")
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert "cannot be loaded" in load_library(None).reason
 
 
 @needs_compiler
