@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import threading
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
 
+from appliance.engine.packing import plan_matrices
 from appliance.engine.stored_tensors import to_bfloat16, to_float32
-from tests.engine.native_harness import BLOCK_SIZE, native_runner
+from appliance.errors import ModelRefused
+from appliance.model_store import open_model
+from tests.engine.native_harness import BLOCK_SIZE, native_library, native_runner
 from tests.engine.runner_harness import Sequences, random_tokens, run_chunks
 from tests.model_factory import write_model
 
@@ -94,3 +98,16 @@ def test_rounding_to_bfloat16_is_to_nearest_and_to_even_in_a_tie() -> None:
     expected = [0x3F80, 0x3F80, 0x3F82, 0x3F81, 0x7F80, 0x7FC0]
     assert to_bfloat16(floats, "F32").tolist() == expected
     assert to_float32(to_bfloat16(floats, "F32"), "BF16")[1] == 1.0
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{"intermediate_size": 2**30}, {"num_heads": 2**20, "head_dim": 2**11}, {"vocab_size": 2**25}],
+)
+def test_a_matrix_beyond_the_kernels_indices_is_refused(
+    changes: dict[str, int], model_path: Path
+) -> None:
+    config = open_model(model_path).native
+    assert config is not None
+    with pytest.raises(ModelRefused, match=r"native engine computes .* Use --engine torch"):
+        plan_matrices(native_library(), replace(config, **changes), "none")  # type: ignore[arg-type]

@@ -18,6 +18,7 @@ from appliance.engine.model.quantized import kind_of, parts_of
 from appliance.engine.packed_files import open_packed
 from appliance.engine.stored_tensors import map_tensor, to_bfloat16
 from appliance.engine.tiles import read_rows, write_tiles
+from appliance.errors import ModelRefused
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -31,6 +32,8 @@ if TYPE_CHECKING:
 
 # What decides the bytes of a packed matrix: where they lie, and how weights are rounded.
 LAYOUT_SOURCES = ("linear_layout.h", "linear_pack.h")
+
+MAX_SIDE = 1 << 24  # of a matrix: beyond it the kernels' 32-bit indices end; no model is near it
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,6 +93,11 @@ def plan_matrices(
     plan: dict[str, Matrix] = {}
     offset = 0
     for name, tensors, n, k in parts:
+        if max(n, k) > MAX_SIDE:
+            raise ModelRefused(
+                f"config.json makes {tensors[0]} and what lies beside it {n} by {k}; the native"
+                f" engine computes with at most {MAX_SIDE} a side. Use --engine torch."
+            )
         layer = "lm_head" if name == "head" else name
         kind = "bf16" if quantization == "none" else kind_of(layer, quantization)
         size = library.weight_size(WEIGHT_KINDS[kind], n, k)
