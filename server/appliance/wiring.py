@@ -17,6 +17,7 @@ from appliance.console.banner import Running, banner
 from appliance.console.terminal import Terminal
 from appliance.engine import sizing
 from appliance.engine.engine import Engine
+from appliance.errors import EngineFailure, StartupError
 from appliance.file_hashes import FileHasher
 from appliance.identity import Identity, RunnerFacts, hash_model, identify
 from appliance.lifecycle import Answering, ApplianceServer, Timing, in_daemon_thread, listen
@@ -89,7 +90,7 @@ def build_server(
     async def load() -> Answering:
         with face.terminal.loading(model.name):
             loaded = await in_daemon_thread(lambda: load_model(settings, model, hasher, metrics))
-            await probe(loaded.service)
+            await try_out(loaded.service)
         state.become_ready(
             loaded.service, loaded.identity, max_context_tokens=loaded.max_context_tokens
         )
@@ -199,6 +200,17 @@ async def probe(service: CompletionService) -> None:
     await service.complete(
         CompletionRequest(request_id="warm-up", prompt="Hello", max_new_tokens=2, temperature=0.0)
     )
+
+
+async def try_out(service: CompletionService) -> None:
+    """The first probe, of a model that may be broken."""
+    try:
+        await probe(service)
+    except EngineFailure as error:
+        raise StartupError(
+            "The model was loaded, but its first token could not be computed; the log says why. "
+            "If its logits are not finite, its weights are damaged: fetch or quantize it again."
+        ) from error
 
 
 def running_facts(settings: Settings, loaded: Loaded, port: int) -> Running:

@@ -1,0 +1,38 @@
+"""A model that cannot compute is told apart from one that can before anybody asks it."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from appliance.errors import StartupError
+from appliance.file_hashes import FileHasher
+from appliance.metrics import Metrics
+from appliance.model_store import open_model
+from appliance.settings import Settings
+from appliance.wiring import load_model, try_out
+from tests.model_factory import model_config, random_weights, write_model, write_weights
+
+
+def load_and_try(path: Path) -> None:
+    settings = Settings(engine="torch", device="cpu", threads=1)
+    loaded = load_model(settings, open_model(path), FileHasher(), Metrics())
+    try:
+        asyncio.run(try_out(loaded.service))
+    finally:
+        loaded.engine.stop()
+
+
+def test_a_model_whose_weights_are_no_numbers_ends_the_start_with_a_sentence(
+    tmp_path: Path,
+) -> None:
+    path = write_model(tmp_path / "m")
+    load_and_try(path)
+    weights = random_weights(model_config())
+    weights["model.norm.weight"][:] = np.nan
+    write_weights(path / "model.safetensors", weights)
+    with pytest.raises(StartupError, match="first token could not be computed"):
+        load_and_try(path)
