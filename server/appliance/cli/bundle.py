@@ -40,7 +40,9 @@ def add_parser(commands: Commands) -> None:
             ("appliance bundle import out --trust release.pub", "on the machine without network"),
         ),
     )
-    actions = parser.add_subparsers(dest="action", metavar="ACTION", required=True)
+    actions = parser.add_subparsers(
+        dest="action", metavar="ACTION", title="commands", required=True
+    )
     _add_keygen(actions)
     _add_create(actions)
     _add_verify(actions)

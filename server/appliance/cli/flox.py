@@ -33,7 +33,9 @@ def add_parser(commands: Commands) -> None:
         ),
     )
     parser.set_defaults(show_help=parser.print_help)
-    add_check_parser(parser.add_subparsers(dest="flox_command", metavar="COMMAND"))
+    add_check_parser(
+        parser.add_subparsers(dest="flox_command", metavar="COMMAND", title="commands")
+    )
 
 
 def add_check_parser(commands: Commands) -> None:

@@ -37,7 +37,7 @@ def add_parser(commands: Commands) -> None:
             ("appliance lock wheels", "the Python packages, at the top of a checkout"),
         ),
     )
-    kinds = parser.add_subparsers(dest="kind", metavar="KIND", required=True)
+    kinds = parser.add_subparsers(dest="kind", metavar="KIND", title="commands", required=True)
     _add_model(kinds)
     _add_wheels(kinds)
 
@@ -111,7 +111,7 @@ def _add_wheels(kinds: Commands) -> None:
         help=f"the lock to write [default {WHEEL_LOCK}]",
     )
     parser.add_argument(
-        "--uv", type=Path, metavar="PROGRAM", help="the uv program [default: on PATH]"
+        "--uv", type=Path, metavar="PROGRAM", help="the uv program [default on PATH]"
     )
 
 
@@ -144,10 +144,15 @@ def _lock_model(arguments: argparse.Namespace, environ: Mapping[str, str]) -> in
 def _lock_folder(folder: Path, arguments: argparse.Namespace) -> tuple[ModelLock, Path]:
     from appliance.file_hashes import FileHasher
     from appliance.release.model_card import read_license
-    from appliance.release.model_lock import NO_LICENSE, check_repository, lock_directory
+    from appliance.release.model_lock import (
+        NO_LICENSE,
+        check_repository,
+        local_repository,
+        lock_directory,
+    )
 
     terminal = Terminal(sys.stderr)
-    repository = check_repository(arguments.repository or f"local/{folder.resolve().name}")
+    repository = check_repository(arguments.repository or local_repository(folder))
     path = arguments.out or lock_path(repository)
     license_id = arguments.license or read_license(folder) or NO_LICENSE
     with terminal.counting(f"reading {folder}"):

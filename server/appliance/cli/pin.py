@@ -71,7 +71,7 @@ def add_parser(commands: Commands) -> None:
     _add_record(parts)
 
     lint = _add(parts, "lint", "check manifests", run_lint)
-    lint.add_argument("paths", nargs="*", type=Path, help="files or directories [default: k8s]")
+    lint.add_argument("paths", nargs="*", type=Path, help="files or directories [default k8s]")
     lint.add_argument("--json", action="store_true", help="print a JSON list of findings")
 
     history = _add(parts, "history", "who changed what, when and why", run_history)
@@ -220,7 +220,7 @@ def _add(
         type=Path,
         default=Path("k8s"),
         metavar="DIR",
-        help="where overlays/ and pins/ are [default: k8s]",
+        help="where overlays/ and pins/ are [default k8s]",
     )
     return parser
 

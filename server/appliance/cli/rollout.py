@@ -218,9 +218,9 @@ def _add(parts: Commands, name: str, summary: str) -> None:
         type=Path,
         default=Path("k8s"),
         metavar="DIR",
-        help="where overlays/ and pins/ are [default: k8s]",
+        help="where overlays/ and pins/ are [default k8s]",
     )
-    parser.add_argument("--context", metavar="NAME", help="kubectl context [default: the current]")
+    parser.add_argument("--context", metavar="NAME", help="kubectl context [default the current]")
     parser.add_argument("--namespace", metavar="NAME", help="instead of the overlay's")
     parser.add_argument("--watch", action="store_true", help="wait until the rollout has ended")
     parser.add_argument(
@@ -228,6 +228,6 @@ def _add(parts: Commands, name: str, summary: str) -> None:
         type=float,
         default=900.0,
         metavar="S",
-        help="seconds to watch at most [default: 900]",
+        help="seconds to watch at most [default 900]",
     )
     parser.add_argument("--json", action="store_true", help="print one JSON object")

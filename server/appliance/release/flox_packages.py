@@ -47,7 +47,7 @@ def check_packages(folder: Path, builds: Mapping[str, object]) -> Iterator[tuple
             by = imported[each.file.resolve()].relative_to(folder)
             message = f"{each.name} is imported by {by}, and Flox builds it as a package, too."
             yield each.file, Complaint((), f"{message} {REMEDY}")
-        elif (shape := shape_of(each.file.read_text(encoding="utf-8"))) is not None:
+        elif (shape := shape_of(read_text(each.file))) is not None:
             message = f"{each.name} is {shape}, not a package, and a bare `flox build` fails on it."
             yield each.file, Complaint((), f"{message} {REMEDY}")
 
@@ -78,12 +78,17 @@ def complaints_about(
 
 def imports_of(file: Path) -> Iterator[tuple[Path, Path]]:
     """The .nix files that a file names by relative path, each with that file."""
-    text = NIX_COMMENT.sub(" ", file.read_text(encoding="utf-8"))
+    text = NIX_COMMENT.sub(" ", read_text(file))
     for match in RELATIVE_PATH.finditer(text):
         path = file.parent / match[1]
         path = path / "default.nix" if path.is_dir() else path
         if path.suffix == ".nix" and path.is_file() and path.resolve() != file.resolve():
             yield path.resolve(), file
+
+
+def read_text(file: Path) -> str:
+    """Comments may be in any encoding."""
+    return file.read_text(encoding="utf-8", errors="replace")
 
 
 def shape_of(text: str) -> str | None:

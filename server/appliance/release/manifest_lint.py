@@ -39,8 +39,10 @@ def lint_paths(paths: Sequence[Path], run: Run = run_program) -> tuple[list[Find
             raise ReleaseError(f"{path} does not exist. Name a manifest or a directory of them.")
         if path.is_dir():
             findings += _lint_directory(path, run, notes)
+        elif manifests := read_manifests(path):
+            findings += lint(manifests)
         else:
-            findings += lint(read_manifests(path))
+            raise ReleaseError(f"{path} holds no Kubernetes object, so there is nothing to check.")
     return findings, notes
 
 

@@ -166,6 +166,12 @@ def content_revision(files: Mapping[str, PinnedFile]) -> str:
     return hashlib.sha256("".join(lines).encode()).hexdigest()[:40]
 
 
+def local_repository(folder: Path) -> str:
+    """What a model in a folder is called: as the folder, with dashes for what no repository has."""
+    name = re.sub(r"[^A-Za-z0-9._-]+", "-", folder.resolve().name).lstrip("._-")
+    return f"local/{name[:96] or 'model'}"
+
+
 def check_repository(name: str) -> str:
     if not REPOSITORY_NAME.fullmatch(name):
         raise ReleaseError(

@@ -13,7 +13,7 @@ from appliance.model_store.lock import LOCK_FILE
 from appliance.release.model_card import read_license, read_model_card
 from appliance.release.model_lock import (
     NO_LICENSE,
-    check_repository,
+    local_repository,
     lock_directory,
     read_model_lock,
     source_folder,
@@ -37,8 +37,9 @@ def describe_directory(directory: Path, hasher: FileHasher) -> dict[str, object]
     path = directory / LOCK_FILE
     if path.is_file():
         return _describe(read_model_lock(path), directory)
-    repository = check_repository(f"local/{directory.resolve().name}")
-    lock = lock_directory(directory, repository=repository, lock_path=path, hasher=hasher)
+    lock = lock_directory(
+        directory, repository=local_repository(directory), lock_path=path, hasher=hasher
+    )
     return _describe(replace(lock, license=read_license(directory) or NO_LICENSE), directory)
 
 

@@ -37,6 +37,11 @@ def test_an_environment_without_packages_has_nothing_to_say(tmp_path: Path) -> N
     assert said(tmp_path / "pkgs") == []
 
 
+def test_a_package_that_is_not_in_utf_8_is_read_all_the_same(tmp_path: Path) -> None:
+    (tmp_path / "a.nix").write_bytes(b"# caf\xe9\n" + HELPER.encode())
+    assert "a function that returns a function" in said(tmp_path)[0][1]
+
+
 def test_packages_that_import_from_outside_of_the_folder_pass(tmp_path: Path) -> None:
     write(
         tmp_path, {"nix/server.nix": HELPER, "pkgs/a.nix": "{ lib }: import ../nix/server.nix {}"}

@@ -390,6 +390,13 @@ def test_an_unpinned_overlay_is_found_where_its_pin_stands(tmp_path: Path) -> No
     assert str(finding).startswith(f"{pin}:2: Deployment/llama: ")
 
 
+def test_a_file_without_an_object_does_not_pass(tmp_path: Path) -> None:
+    path = tmp_path / "deployment.yaml"
+    path.write_text("# kind: Deployment\n")
+    with pytest.raises(ReleaseError, match=r"deployment\.yaml holds no Kubernetes object"):
+        lint_paths([path])
+
+
 def test_a_path_that_does_not_exist_is_named(tmp_path: Path) -> None:
     with pytest.raises(ReleaseError, match="nowhere does not exist"):
         lint_paths([tmp_path / "nowhere"])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -134,6 +135,17 @@ def test_a_locked_model_is_served_as_locked(tmp_path: Path) -> None:
         (tmp_path / name).symlink_to(embedded_model_path() / name)
     (tmp_path / "model.lock.json").write_text(lock.render())
     assert open_model(tmp_path).is_locked
+
+
+@pytest.mark.parametrize(
+    ("folder", "name"),
+    [("mine", "mine"), ("My model (2)", "My-model-2-"), ("_a.b", "a.b"), ("模型", "model")],
+)
+def test_a_folder_of_any_name_can_be_locked(folder: str, name: str, tmp_path: Path) -> None:
+    shutil.copytree(embedded_model_path(), tmp_path / folder)
+    out = tmp_path / "lock.json"
+    assert main(["lock", "model", str(tmp_path / folder), "--out", str(out)]) == 0
+    assert read_model_lock(out).repository == f"local/{name}"
 
 
 def test_a_folder_that_is_no_model_is_refused(
