@@ -201,9 +201,23 @@ def build_demand(settings: Settings, model: ModelDirectory, place: Place) -> siz
         num_cache_values=native.num_cache_values_per_token
         if native is not None
         else sizing.estimate_cache_values(model.config),
-        weight_bytes=sizing.weight_bytes(model.num_parameters, place.dtype, place.quantization),
+        weight_bytes=weight_bytes(model, place),
         dtype=place.dtype,
     )
+
+
+def weight_bytes(model: ModelDirectory, place: Place) -> int:
+    """What the weights take. The native engine keeps the embedding in bfloat16, however few bits
+    the rest has, and the output matrix beside it, also of a model that has one tensor for both.
+    """
+    config = model.native
+    if place.library is None or config is None:
+        return sizing.weight_bytes(model.num_parameters, place.dtype)
+    from appliance.engine.packing import plan_matrices
+
+    plan = plan_matrices(place.library, config, place.quantization)
+    embedding = sizing.weight_bytes(config.vocab_size * config.hidden_size, place.dtype)
+    return embedding + sum(matrix.size_bytes for matrix in plan.values())
 
 
 def build_runner(

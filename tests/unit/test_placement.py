@@ -176,6 +176,23 @@ print([name for name in ("torch", "transformers") if name in sys.modules])
     assert result.stdout.splitlines() == ["native int8 cpu", "[]"], result.stderr
 
 
+@pytest.mark.usefixtures("kernels")
+@pytest.mark.parametrize("quantization", ["none", "int8", "int4"])
+@pytest.mark.parametrize("is_tied", [False, True])
+def test_the_cache_is_sized_by_what_the_native_engine_s_weights_really_take(
+    quantization: str, is_tied: bool, tmp_path: Path
+) -> None:
+    """Where the vocabulary is large they take twice what the parameters' bits alone would say."""
+    model = open_model(write_model(tmp_path / "m", tie_word_embeddings=is_tied))
+    settings = Settings(engine="native", quantization=quantization, threads=1)
+    place = choose_place(settings, model)
+    demand = build_demand(settings, model, place)
+    loaded = load_model(settings, model, FileHasher(), Metrics())
+    loaded.engine.stop()
+    others = loaded.runner.weight_bytes - demand.weight_bytes
+    assert 0 <= others < 0.05 * loaded.runner.weight_bytes  # norms, rotary frequencies
+
+
 def load_native(path: Path, **changes: object) -> None:
     settings = replace(Settings(engine="native"), **changes)  # type: ignore[arg-type]
     load_model(settings, open_model(path), FileHasher(), Metrics())

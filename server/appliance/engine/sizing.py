@@ -11,7 +11,6 @@ from appliance.errors import SettingsError, StartupError
 BLOCK_SIZE = 16  # the native kernels read keys and values in tiles of as many tokens
 DEFAULT_CONTEXT_TOKENS = 2048  # for a model that names no limit
 ELEMENT_BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
-QUANTIZED_BYTES = {"int8": 1.1, "int4": 0.6}
 
 CACHE_SHARE_OF_MEMORY = 0.25
 CACHE_BYTES_IF_UNKNOWN = 2**30  # where the system does not tell its memory
@@ -79,10 +78,8 @@ def fit(demand: Demand, free_bytes: int | None) -> Size:
     return Size(context_tokens=context, cache_tokens=min(context * demand.max_sequences, fitting))
 
 
-def weight_bytes(num_parameters: int, dtype: str, quantization: str = "none") -> int:
-    """About what the weights take, their scales included."""
-    element_bytes = QUANTIZED_BYTES.get(quantization, ELEMENT_BYTES[dtype])
-    return int(num_parameters * element_bytes)
+def weight_bytes(num_parameters: int, dtype: str) -> int:
+    return num_parameters * ELEMENT_BYTES[dtype]
 
 
 def check_room(demand: Demand, free_bytes: int | None) -> None:
