@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import subprocess
 from collections.abc import Callable
@@ -18,6 +19,7 @@ from tests.release.built import build
 REPOSITORY = Path(__file__).parents[2]
 PEBBLE = REPOSITORY / "llama-build" / "models" / "pebble.lock.json"
 WEIGHTS = "models/pebble/model.safetensors"
+EMPTY = "files/k8s/base/empty"
 
 Run = Callable[..., int]
 
@@ -49,6 +51,7 @@ def bundle(tmp_path: Path, run: Run, key: Path) -> Path:
     manifests = tmp_path / "k8s"
     (manifests / "base" / ".flox" / "cache").mkdir(parents=True)
     (manifests / "base" / "service.yaml").write_text("kind: Service\n")
+    (manifests / "base" / "empty").write_text("")
     (manifests / "base" / ".flox" / "cache" / "x").write_text("left over")
     out = tmp_path / "out"
     assert run("create", out, "--model", PEBBLE, "--with", manifests, "--key", key) == 0
@@ -60,7 +63,7 @@ def test_a_bundle_holds_models_manifests_a_bill_and_a_signed_list(bundle: Path) 
     model = [
         f"models/pebble/{path.name}" for path in embedded_model_path().iterdir() if path.is_file()
     ]
-    listed = ["files/k8s/base/service.yaml", "models/pebble/model.lock.json", "sbom.json"]
+    listed = [EMPTY, "files/k8s/base/service.yaml", "models/pebble/model.lock.json", "sbom.json"]
     assert files == sorted([*listed, *model, "bundle.json", "bundle.json.sig"])
     manifest = json.loads((bundle / "bundle.json").read_text())
     assert sorted(manifest["files"]) == sorted([*listed, *model])
@@ -100,6 +103,11 @@ def replace_by_link(bundle: Path) -> None:
     (bundle / WEIGHTS).symlink_to(embedded_model_path() / "model.safetensors")
 
 
+def replace_by_pipe(bundle: Path) -> None:
+    (bundle / EMPTY).unlink()
+    os.mkfifo(bundle / EMPTY)
+
+
 def rewrite_the_list(bundle: Path) -> None:
     """What someone without the key would try: change a file and its line in the list."""
     lengthen(bundle)
@@ -116,7 +124,8 @@ def rewrite_the_list(bundle: Path) -> None:
         (lambda bundle: (bundle / WEIGHTS).unlink(), f"{WEIGHTS}: missing"),
         (lambda bundle: (bundle / "models/x.txt").write_text(""), "models/x.txt: extra"),
         (lambda bundle: (bundle / "models/x").symlink_to("/etc"), "models/x: extra"),
-        (replace_by_link, f"{WEIGHTS}: changed"),
+        (replace_by_link, f"{WEIGHTS}: changed (no file)"),
+        (replace_by_pipe, f"{EMPTY}: changed (no file)"),
         (rewrite_the_list, "bundle.json: its signature does not fit"),
         (lambda bundle: (bundle / "bundle.json.sig").unlink(), "bundle.json: it is not signed"),
         (lambda bundle: (bundle / "bundle.json.sig").write_text("x"), "signature does not fit"),

@@ -111,7 +111,9 @@ def _compare(directory: Path, manifest: Manifest, hasher: FileHasher) -> Iterato
         path = directory / name
         if name not in found:
             yield f"{name}: missing"
-        elif path.is_symlink() or path.stat().st_size != pin.size_bytes:
+        elif path.is_symlink() or not path.is_file():  # a pipe would be read for ever
+            yield f"{name}: changed (no file)"
+        elif path.stat().st_size != pin.size_bytes:
             yield f"{name}: changed (another size)"
         else:
             whole.append(name)

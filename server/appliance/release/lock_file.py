@@ -27,7 +27,7 @@ def write_whole(path: Path, text: str) -> None:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
-            with waiting.open("wb") as file:
+            with waiting.open("xb") as file:  # follows no link that somebody put there
                 file.write(text.encode())
                 file.flush()
                 os.fsync(file.fileno())

@@ -10,7 +10,8 @@ from appliance.errors import ReleaseError
 ANNOTATION = "flox.dev/environment"
 EXAMPLE = "acme/llama-runtime:2"
 
-_PART = r"[A-Za-z0-9._-]+"
+# Records lie in folders of these names, so neither is `.` or `..`.
+_PART = r"(?!\.{1,2}(?![A-Za-z0-9._-]))[A-Za-z0-9._-]+"
 _ENVIRONMENT = re.compile(rf"{_PART}/{_PART}")
 _PINNED = re.compile(rf"({_PART})/({_PART}):([1-9][0-9]*)")
 

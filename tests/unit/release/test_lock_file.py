@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import stat
 from pathlib import Path
 
 import pytest
@@ -41,6 +43,23 @@ def test_a_file_is_replaced_whole_and_nothing_is_left_beside_it(tmp_path: Path) 
     write_whole(path, "two")
     assert path.read_text() == "two"
     assert list(path.parent.iterdir()) == [path]
+
+
+def test_a_link_that_waits_in_the_folder_is_not_followed(tmp_path: Path) -> None:
+    other = tmp_path / "other"
+    other.write_text("theirs")
+    (tmp_path / f".a.json.{os.getpid()}").symlink_to(other)
+    with pytest.raises(ReleaseError, match="File exists"):
+        write_whole(tmp_path / "a.json", "ours")
+    assert other.read_text() == "theirs"
+
+
+def test_the_rights_of_a_file_stay(tmp_path: Path) -> None:
+    path = tmp_path / "a.json"
+    path.write_text("")
+    path.chmod(0o640)
+    write_whole(path, "text")
+    assert stat.S_IMODE(path.stat().st_mode) == 0o640
 
 
 def test_a_folder_that_cannot_be_written_is_named(tmp_path: Path) -> None:

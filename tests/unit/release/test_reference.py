@@ -13,6 +13,7 @@ def test_a_pinned_reference_is_read_and_written_alike() -> None:
     assert reference == Reference("acme", "llama-runtime", 12)
     assert str(reference) == "acme/llama-runtime:12"
     assert str(reference.at(3)) == "acme/llama-runtime:3"
+    assert parse_reference("..a/.b:1") == Reference("..a", ".b", 1)
 
 
 @pytest.mark.parametrize(
@@ -26,6 +27,8 @@ def test_a_pinned_reference_is_read_and_written_alike() -> None:
         ("acme/x:-1", "has '-1' for a generation"),
         ("x:2", "is not OWNER/NAME:GENERATION"),
         ("a/b/c:2", "is not OWNER/NAME:GENERATION"),
+        ("../..:1", "is not OWNER/NAME:GENERATION"),
+        ("acme/.:1", "is not OWNER/NAME:GENERATION"),
         ("", "is not OWNER/NAME:GENERATION"),
         ("acme/x:2\n", "for a generation"),
         (2, "is not a string"),
