@@ -28,7 +28,7 @@ class Scheduler:
     for long) belongs to the oldest prompt and then to the others as they came, except for a lane of
     at most half: it goes to prompts with at most half as much left as the oldest, the shortest
     first. So a short prompt waits for shorter ones alone, and the oldest takes at most twice the
-    batches it would take alone. Each becomes the oldest in its turn.
+    batches it would as the only prompt. Each becomes the oldest in its turn.
 
     When a running sequence needs a block and none is free, the youngest gives up all of its own and
     goes back to the head of the queue, to compute its tokens again later: those that run are older
