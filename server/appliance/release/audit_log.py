@@ -61,7 +61,8 @@ class AuditLog:
         if problems:
             raise ReleaseError(
                 f"{problems[0]} Nothing is added to a history that was altered; "
-                "`appliance pin history --verify` shows all that is wrong."
+                "`appliance pin history --verify` shows all that is wrong, and version control has "
+                "the file as it was."
             )
         return entries
 

@@ -27,6 +27,7 @@ def write_whole(path: Path, text: str) -> None:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
+            waiting.unlink(missing_ok=True)  # of a run that was killed
             with waiting.open("xb") as file:  # follows no link that somebody put there
                 file.write(text.encode())
                 file.flush()

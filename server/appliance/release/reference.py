@@ -13,7 +13,7 @@ EXAMPLE = "acme/llama-runtime:2"
 # Records lie in folders of these names, so neither is `.` or `..`.
 _PART = r"(?!\.{1,2}(?![A-Za-z0-9._-]))[A-Za-z0-9._-]+"
 _ENVIRONMENT = re.compile(rf"{_PART}/{_PART}")
-_PINNED = re.compile(rf"({_PART})/({_PART}):([1-9][0-9]*)")
+_PINNED = re.compile(rf"({_PART})/({_PART}):([1-9][0-9]{{0,17}})")
 
 
 @dataclass(frozen=True, slots=True)

@@ -23,6 +23,7 @@ def test_a_pinned_reference_is_read_and_written_alike() -> None:
         ("acme/x@2", 'has "@", which Flox does not read. A generation follows a colon: "acme/x:2"'),
         ("acme/x:latest", "has 'latest' for a generation, which is a number"),
         ("acme/x:", "has '' for a generation"),
+        ("acme/x:" + "9" * 5000, "for a generation, which is a number"),
         ("acme/x:02", "has '02' for a generation"),
         ("acme/x:-1", "has '-1' for a generation"),
         ("x:2", "is not OWNER/NAME:GENERATION"),
