@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import shutil
 import struct
 import tempfile
@@ -131,13 +132,20 @@ class Quantizer:
     def _compare(
         self, model: ModelDirectory, made: ModelDirectory, token_ids: list[int]
     ) -> quality.Quality:
-        return quality.compare(
+        found = quality.compare(
             self._runner(model),
             self._runner(made),
             token_ids,
             bos_token_id=model.bos_token_id if model.add_bos_token else None,
             progress=self.progress,
         )
+        if not math.isfinite(found.original_perplexity + found.quantized_perplexity + found.max_kl):
+            raise ModelRefused(
+                "The model predicts no finite numbers, as it is or quantized: perplexity"
+                f" {found.original_perplexity:g} and {found.quantized_perplexity:g}."
+                " Its weights are damaged; fetch it again."
+            )
+        return found
 
     def _runner(self, model: ModelDirectory) -> NativeRunner:
         assert model.native is not None  # noqa: S101 - refused before

@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
 import pytest
 
 from appliance.cli.main import main
@@ -18,7 +19,15 @@ from appliance.settings import Settings
 from tests.engine.native_harness import BLOCK_SIZE, native_runner
 from tests.engine.runner_harness import Sequences, random_tokens, run_chunks
 from tests.kernel_cache import KERNEL_CACHE
-from tests.model_factory import change_json, read_safetensors, write_lock, write_model
+from tests.model_factory import (
+    change_json,
+    model_config,
+    random_weights,
+    read_safetensors,
+    write_lock,
+    write_model,
+    write_weights,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -193,6 +202,18 @@ def test_what_cannot_be_quantized_is_refused(
     change_json(original / "config.json", hidden_act="gelu")
     with pytest.raises(ModelRefused, match="Models of type llama cannot be quantized"):
         quantizer.quantize(open_model(original), "int4", tmp_path / "n", TEXT)
+
+
+def test_a_model_that_predicts_no_numbers_is_refused_and_nothing_is_left(
+    quantizer: Quantizer, tmp_path: Path
+) -> None:
+    original = write_model(tmp_path / "m")
+    weights = random_weights(model_config())
+    weights["model.norm.weight"][:] = np.nan
+    write_weights(original / "model.safetensors", weights)
+    with pytest.raises(ModelRefused, match=r"predicts no finite numbers.* perplexity nan"):
+        quantized(quantizer, original)
+    assert list(tmp_path.iterdir()) == [original]
 
 
 def test_the_command_prints_what_it_costs(

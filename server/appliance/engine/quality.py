@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -63,13 +62,19 @@ def compare(
     loss, quantized_loss, kl, same = np.concatenate(parts, axis=1)
     return Quality(
         num_tokens=len(kl),
-        original_perplexity=math.exp(loss.mean()),
-        quantized_perplexity=math.exp(quantized_loss.mean()),
+        original_perplexity=perplexity(loss),
+        quantized_perplexity=perplexity(quantized_loss),
         mean_kl=float(kl.mean()),
         p99_kl=float(np.quantile(kl, 0.99)),
         max_kl=float(kl.max()),
         same_choice_share=float(same.mean()),
     )
+
+
+def perplexity(losses: NDArray[np.float64]) -> float:
+    """Infinite or NaN for predictions that are."""
+    with np.errstate(over="ignore"):
+        return float(np.exp(losses.mean()))
 
 
 def _logits(runner: Runner, token_ids: list[int]) -> FloatArray:
