@@ -99,6 +99,22 @@ def test_the_token_goes_to_no_host_that_the_hub_leads_to(
     assert {each.is_authorised for each in model.hub.storage.asked} == {False}
 
 
+def test_the_token_is_not_in_what_keep_failed_keeps(
+    with_token: LocalNix, model: GatedModel, tmp_path: Path
+) -> None:
+    model.hub.revisions.clear()
+    kept = tmp_path / "kept"
+    kept.mkdir()
+    nix = replace(with_token, environment=with_token.environment | {"TMPDIR": str(kept)})
+
+    result = nix.try_run("nix-build", "--keep-failed", "-E", model.expression())
+
+    assert "keeping build directory" in result.stderr
+    files = [path for path in kept.rglob("*") if path.is_file()]
+    assert "netrc" in {path.name for path in files}
+    assert not [path for path in files if TOKEN.encode() in path.read_bytes()]
+
+
 def test_a_repository_that_would_be_code_is_refused(nix: LocalNix, model: GatedModel) -> None:
     lock = json.loads(model.lock_file.read_bytes())
     lock["repository"] = "demo/$(id)"

@@ -39,9 +39,11 @@ let
       name;
 
   # Read by the builder and handed to curl in a file: the token is part of no derivation, log or command line.
-  # When the hub fails, fetchurl asks its mirrors with the same header: a space stands for no mirrors.
+  # When the hub fails, fetchurl asks its mirrors with the same header: a space stands for no mirrors. `--keep-failed`
+  # keeps the builder's files: this one goes before.
   authorise = ''
     NIX_HASHED_MIRRORS=" "
+    failureHooks+=("rm -f '$PWD/hub-header'")
     ( umask 077; : > netrc; : > hub-header
       if [ -n "''${HF_TOKEN:-}" ]; then
         printf 'Authorization: Bearer %s\n' "$HF_TOKEN" > hub-header

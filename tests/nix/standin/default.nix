@@ -103,6 +103,9 @@ let
       SSL_CERT_FILE =
         if netrcPhase == null then "/no-cert-file.crt" else "${cacert}/etc/ssl/certs/ca-bundle.crt";
       buildCommand = ''
+        # There of every builder; here of those that need it.
+        failureHooks=()
+        trap 'if [ $? != 0 ]; then for hook in "''${failureHooks[@]}"; do eval "$hook"; done; fi' EXIT
         curlOpts=
         ${lib.optionalString (netrcPhase != null) ''
           ${netrcPhase}
