@@ -230,4 +230,4 @@ def _add(parts: Commands, name: str, summary: str) -> None:
         metavar="S",
         help="seconds to watch at most [default 900]",
     )
-    parser.add_argument("--json", action="store_true", help="print one JSON object")
+    parser.add_argument("--json", action="store_true", help="print one JSON object a Deployment")
