@@ -66,7 +66,7 @@ def goal_table(records: Sequence[Record]) -> str:
                 str(record["peer_name"]),
                 f"{ratio:.2f}" if isinstance(ratio, float) else "-",
                 f"{sign} {record['goal']}",
-                "met" if record["meets_goal"] else "SHORT",
+                "" if ratio is None else "met" if record["meets_goal"] else "SHORT",
             )
         )
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]

@@ -14,7 +14,7 @@ from appliance.errors import ContextLengthExceeded, Overloaded
 
 # Prompt tokens of a batch in which others are answered: they wait for it between two tokens. Matrix
 # products of so many rows are within some per cent of their best rate.
-MAX_PROMPT_TOKENS_BESIDE_DECODES = 128
+MAX_PROMPT_TOKENS_BESIDE_DECODES = 64
 
 
 class Scheduler:
@@ -24,7 +24,7 @@ class Scheduler:
     of the queue waits for blocks and nobody overtakes it. No more run than a batch has tokens, so
     every decode is in every batch.
 
-    What decodes leave of a batch (but at most 128 tokens if there are any, so that no answer stops
+    What decodes leave of a batch (but at most 64 tokens if there are any, so that no answer stops
     for long) belongs to the oldest prompt and then to the others as they came, except for a lane of
     at most half: it goes to prompts with at most half as much left as the oldest, the shortest
     first. So a short prompt waits for shorter ones alone, and the oldest takes at most twice the

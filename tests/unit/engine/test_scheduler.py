@@ -109,7 +109,7 @@ def test_beside_an_answer_prompts_are_read_in_small_pieces() -> None:
     advance(scheduler)
     for sequence_id in (2, 3):
         scheduler.submit(make_sequence(sequence_id, 600))
-    assert spans(scheduler.schedule()) == [(1, 4, 1), (2, 0, 128)]
+    assert spans(scheduler.schedule()) == [(1, 4, 1), (2, 0, 64)]
     scheduler.cancel(1)
     assert spans(scheduler.schedule()) == [(2, 0, 512)]
 
