@@ -13,7 +13,7 @@ from appliance.engine.sequence import Batch, Chunk, FinishReason, LogitRows, Seq
 from appliance.errors import ContextLengthExceeded, Overloaded
 
 # Prompt tokens of a batch in which others are answered: they wait for it between two tokens. At 128
-# the longest gaps were 2.5 times as long and the throughput 1.5 % higher, on CPU (docs/experiments.md).
+# the longest gaps were 2.5 times as long, and the throughput 1.5 % higher (docs/experiments.md).
 MAX_PROMPT_TOKENS_BESIDE_DECODES = 64
 
 
