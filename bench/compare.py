@@ -26,7 +26,7 @@ from bench.plan import Cell, Selection, in_turn
 from bench.plot import draw_all
 from bench.process import Neighbours, ProcessFailed, wait_for_quiet
 from bench.samples import Key, Sample, SampleFile
-from bench.summary import LIMITS, summarise
+from bench.summary import LIMITS_AFTER, LIMITS_BEFORE, summarise
 from bench.table import goal_table, shown
 
 FAILURES = (ProcessFailed, LoadFailed, OSError, ValueError, KeyError, TimeoutError, ExceptionGroup)
@@ -143,10 +143,13 @@ class Run:
                 one for one in self.participants if one.can(job) and self.selection.wants(cell, one)
             ]
             tasks: dict[Key, Callable[[], Figures]] = {}
-            if cell.kind == "single":
-                tasks[_key(cell, "limit", LIMITS, turn)] = partial(limits, job)
             for one in in_turn(able, turn):
+                has_limits = cell.kind == "single" and one is OURS
+                if has_limits:
+                    tasks[_key(cell, "limit", LIMITS_BEFORE, turn)] = partial(limits, job)
                 tasks[_key(cell, cell.kind, one.name, turn)] = partial(self._ask, one, job)
+                if has_limits:
+                    tasks[_key(cell, "limit", LIMITS_AFTER, turn)] = partial(limits, job)
             for key, task in tasks.items():
                 if time.monotonic() > self.end_s:
                     return

