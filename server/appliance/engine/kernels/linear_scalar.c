@@ -1,11 +1,5 @@
 /* Linear layers in portable C: slow, the definition in plain words, and the same bits. */
-#include <float.h>
-#include <math.h>
-#include <stdint.h>
-#include <string.h>
-#if defined(__SSE2__)
-#include <immintrin.h>
-#endif
+#include "floats.h"
 
 #define VARIANT scalar
 #define NAME "scalar"
@@ -40,22 +34,6 @@ static inline line_t load_line(const uint8_t *from) {
     line_t line;
     memcpy(line.bytes, from, sizeof line.bytes);
     return line;
-}
-
-static inline float normal_bf16(uint32_t bits) {
-    float value;
-    if ((bits & 0x7f80) == 0) bits &= 0x8000;
-    bits <<= 16;
-    memcpy(&value, &bits, sizeof value);
-    return value;
-}
-
-/* fma whose result is zero where rounding to 24 bits without a lowest exponent stays below FLT_MIN:
- * in double the sum is exact wherever that matters. */
-static inline float fma_normal(float a, float b, float c) {
-    float sum = fmaf(a, b, c);
-    if (fabsf(sum) > FLT_MIN || sum != sum) return sum;
-    return fabs((double)a * b + c) < 0x1p-126 - 0x1p-151 ? copysignf(0, sum) : sum;
 }
 
 static inline floats_t bf16_step(floats_t sum, line_t w, int32_t x) {

@@ -5,7 +5,9 @@
  * its sums in y as fp32, which is exact. Hence nothing but k orders a reduction.
  */
 #include "linear_pack.h"
+#include "linear_rows.h"
 
+#define UNROLL _Pragma("GCC unroll 16")
 #define JOIN_(a, b) a##b
 #define JOIN(a, b) JOIN_(a, b)
 
