@@ -10,7 +10,7 @@ from typing import Any
 
 import yaml
 
-TIMEOUT_S = 180
+TIMEOUT_S = 360  # more than it is told to wait for anything
 
 
 class KubectlFailed(Exception):

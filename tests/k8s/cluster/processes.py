@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 POLL_S = 0.2
+PATIENCE_S = 240.0  # a machine may be slow and busy; what never comes costs this once
 
 
 class Programs:
@@ -49,7 +50,7 @@ class Programs:
                 process.wait()
         self._running.clear()
 
-    def wait(self, what: str, is_so: Callable[[], bool], timeout_s: float = 60.0) -> float:
+    def wait(self, what: str, is_so: Callable[[], bool], timeout_s: float = PATIENCE_S) -> float:
         """Seconds until it is so; fails early when a program has ended."""
         try:
             return wait(what, is_so, timeout_s, meanwhile=self.check)
@@ -61,7 +62,7 @@ class Programs:
 def wait(
     what: str,
     is_so: Callable[[], bool],
-    timeout_s: float = 60.0,
+    timeout_s: float = PATIENCE_S,
     meanwhile: Callable[[], object] = lambda: None,
 ) -> float:
     started_at = time.monotonic()

@@ -21,8 +21,8 @@ from tests.k8s.cluster.service import Service, ask
 pytestmark = pytest.mark.cluster
 
 NUM_CLIENTS = 20
-QUESTION = LONG | {"stream": False, "max_tokens": 300}
-LIMIT_S = 150
+QUESTION = LONG.body | {"stream": False, "max_tokens": 300}
+LIMIT_S = 300
 
 
 @pytest.fixture
@@ -74,4 +74,4 @@ def test_a_queue_brings_servers_and_they_go_when_it_is_gone(
 
 def keep_asking(service: Service, ended: threading.Event) -> None:
     while not ended.is_set():
-        ask(service.address, "/v1/completions", QUESTION)
+        ask(service.address, LONG.path, QUESTION)

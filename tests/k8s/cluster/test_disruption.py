@@ -31,6 +31,7 @@ def test_a_drain_evicts_one_server_and_waits_for_its_successor(
     kubectl: Kubectl, staging: Service
 ) -> None:
     """The one node is cordoned, so the successor cannot come: the budget keeps the other server."""
+    wait("the budget allows one to go", lambda: num_allowed_to_go(staging) == 1)
     with Load(staging.address) as load:
         is_drained, said = kubectl.try_(
             "drain", NODE, "--ignore-daemonsets", "--delete-emptydir-data", "--timeout=20s"
@@ -45,6 +46,11 @@ def test_a_drain_evicts_one_server_and_waits_for_its_successor(
     kubectl("uncordon", NODE)
     staging.roll_out()
     assert len(staging.ready_pods()) == 2
+
+
+def num_allowed_to_go(service: Service) -> int:
+    budget = service.kubectl.get("poddisruptionbudget", "llama")
+    return int(budget["status"]["disruptionsAllowed"])
 
 
 def test_a_pod_waits_while_no_node_is_prepared_for_flox(kubectl: Kubectl, staging: Service) -> None:
