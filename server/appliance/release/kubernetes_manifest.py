@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 
 MAX_SHOWN_CHARS = 100
 ABSENT = "absent"
+SKIP = "flox.dev/skip-containers"  # the shim leaves these as they are
 
 # Where each kind that runs pods keeps its pod template.
 TEMPLATES: dict[object, Path] = {
@@ -102,7 +103,7 @@ class PodTemplate:
 
     @property
     def runs_flox(self) -> bool:
-        images = {value_at(container, ("image",)) for _, container in self.containers()}
+        images = {value_at(container, ("image",)) for _, container in self.every_container()}
         return (
             any(name.startswith("flox.dev/") for name in self.annotations)
             or self.at("spec", "runtimeClassName") == "flox"
@@ -121,11 +122,17 @@ class PodTemplate:
         return self.manifest.at(*self.path, *path)
 
     def containers(self) -> Iterator[tuple[Path, dict[str, object]]]:
-        """Those that keep running, each with its path; the shim leaves some of them alone."""
-        skipped = str(self.annotations.get("flox.dev/skip-containers", "")).split(",")
+        """The servers, each with its path: those that keep running in the environment."""
+        skipped = str(self.annotations.get(SKIP, "")).split(",")
         for index, container in enumerate(sequence(self.at("spec", "containers"))):
-            if mapping(container).get("name") not in skipped:
+            if mapping(container).get("name") not in {name.strip() for name in skipped}:
                 yield ("spec", "containers", index), mapping(container)
+
+    def every_container(self) -> Iterator[tuple[Path, dict[str, object]]]:
+        """Whatever may run in these pods: before the others, beside them, or to debug them."""
+        for kind in ("initContainers", "containers", "ephemeralContainers"):
+            for index, container in enumerate(sequence(self.at("spec", kind))):
+                yield ("spec", kind, index), mapping(container)
 
     def ports(self) -> set[object]:
         """Names and numbers under which a Service or a probe can reach these pods."""

@@ -52,7 +52,7 @@ def lint(manifests: Sequence[Manifest]) -> list[Finding]:
     for manifest in manifests:
         pod = manifest.pod()
         if pod is not None and pod.runs_flox:
-            rules = POD_RULES + SERVER_RULES if any(pod.containers()) else ANNOTATION_RULES
+            rules = POD_RULES + SERVER_RULES if any(pod.every_container()) else ANNOTATION_RULES
             findings += [finding for rule in rules for finding in rule(pod)]
     is_whole = all(manifest.is_whole for manifest in manifests)
     for object_rule in OBJECT_RULES if is_whole else PART_RULES:

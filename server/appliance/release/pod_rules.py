@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING
 
-from appliance.release.kubernetes_manifest import mapping, sequence, value_at
+from appliance.release.kubernetes_manifest import SKIP, mapping, sequence, value_at
 from appliance.release.reference import ANNOTATION, EXAMPLE, why_not_pinned
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from appliance.release.kubernetes_manifest import Finding, PodTemplate
+    from appliance.release.yaml_document import Path
 
 NOTES = ("metadata", "annotations")
 KNOWN_NOTES = {
@@ -18,9 +20,12 @@ KNOWN_NOTES = {
     "flox.dev/activate-mode",
     "flox.dev/disable-metrics",
     "flox.dev/nix-mutable",
-    "flox.dev/skip-containers",
+    SKIP,
     "flox.dev/skip-containers-exec",
 }
+EMPTY = "flox/empty:1.0.0"
+EMPTY_IMAGES = {"flox/empty", "docker.io/flox/empty"}
+DIGEST = re.compile(r"@sha256:[0-9a-f]{64}$")
 
 
 def check_pin(pod: PodTemplate) -> Iterator[Finding]:
@@ -91,27 +96,34 @@ def check_runtime(pod: PodTemplate) -> Iterator[Finding]:
             "the server asks the Kubernetes API nothing, and the pod gets a token for it.",
             "Write false.",
         )
-    for path, container in pod.containers():
-        yield from _check_container(pod, (*path,), container)
+    if pod.manifest.is_whole and not any(pod.containers()):
+        yield pod.finding(
+            (*NOTES, SKIP),
+            "no container is left that the environment is mounted in.",
+            "Leave the server out of it.",
+        )
 
 
-def _check_container(
-    pod: PodTemplate, path: tuple[str | int, ...], container: dict[str, object]
-) -> Iterator[Finding]:
-    image = str(container.get("image", ""))
-    _, _, tag = image.rpartition("/")[2].partition(":")
-    if "@sha256:" not in image and tag in ("", "latest"):
-        yield pod.finding(
-            (*path, "image"),
-            "an image without a fixed tag can be another one tomorrow.",
-            'Write "flox/empty:1.0.0", which holds nothing: the environment is what runs.',
-        )
-    if not sequence(container.get("command")):
-        yield pod.finding(
-            (*path, "command"),
-            "services of a Flox environment do not run in pods, so nothing would.",
-            "Name the launcher: [llama-server].",
-        )
+def check_images(pod: PodTemplate) -> Iterator[Finding]:
+    """Of every container: what is no part of the generation must be pinned by itself."""
+    servers = [path for path, _ in pod.containers()]
+    for path, container in pod.every_container():
+        image = str(container.get("image", ""))
+        name, _, tag = image.partition(":")
+        is_empty = name in EMPTY_IMAGES
+        if not DIGEST.search(image) and (not is_empty or tag in ("", "latest")):
+            yield pod.finding(
+                (*path, "image"),
+                "it is no part of the generation, and can be another image tomorrow.",
+                f'Write "{EMPTY}", which holds nothing, so that the environment is what runs; or '
+                "an image by its digest, NAME@sha256:….",
+            )
+        if (is_empty or path in servers) and not sequence(container.get("command")):
+            yield pod.finding(
+                (*path, "command"),
+                "services of a Flox environment do not run in pods, so nothing would.",
+                "Name the launcher: [llama-server].",
+            )
 
 
 def check_security(pod: PodTemplate) -> Iterator[Finding]:
@@ -120,26 +132,44 @@ def check_security(pod: PodTemplate) -> Iterator[Finding]:
         if pod.at("spec", name):
             yield pod.finding(("spec", name), "the pod would share the node's.", "Remove it.")
     for index, volume in enumerate(sequence(pod.at("spec", "volumes"))):
-        if "hostPath" in mapping(volume):
+        for kind in sorted(mapping(volume).keys() - VOLUMES - {"name"}):
             yield pod.finding(
-                ("spec", "volumes", index, "hostPath"),
-                "the pod would see the node's files.",
+                ("spec", "volumes", index, kind),
+                "the pod would see files that are neither its own nor the environment's.",
                 "Use an emptyDir; the shim mounts what the environment needs.",
             )
-    for path, container in pod.containers():
-        own = (*path, "securityContext")
-        for names, wanted in RESTRICTED.items():
-            found = value_at(container, ("securityContext", *names))
-            if found is None and names in INHERITED:
-                found = pod.at("spec", "securityContext", *names)
-            if found != wanted:
-                yield pod.finding(
-                    (*own, *names),
-                    "the pod may do more than a server needs.",
-                    f"Write {str(wanted).lower() if isinstance(wanted, bool) else wanted}.",
-                )
-        if value_at(container, ("securityContext", "privileged")):
-            yield pod.finding((*own, "privileged"), "the pod would own the node.", "Remove it.")
+    for path in (("spec",), *(path for path, _ in pod.every_container())):
+        user = (*path, "securityContext", "runAsUser")
+        if pod.at(*user) == 0:
+            yield pod.finding(user, "that is root.", "Write 65532, or another user.")
+    for path, container in pod.every_container():
+        yield from _check_privilege(pod, path, container)
+
+
+def _check_privilege(
+    pod: PodTemplate, path: Path, container: dict[str, object]
+) -> Iterator[Finding]:
+    own = (*path, "securityContext")
+    for names, wanted in RESTRICTED.items():
+        found = value_at(container, ("securityContext", *names))
+        if found is None and names in INHERITED:
+            found = pod.at("spec", "securityContext", *names)
+        if found != wanted:
+            yield pod.finding(
+                (*own, *names),
+                "the pod may do more than a server needs.",
+                f"Write {str(wanted).lower() if isinstance(wanted, bool) else wanted}.",
+            )
+    for names in PRIVILEGES:
+        if value_at(container, ("securityContext", *names)):
+            yield pod.finding((*own, *names), "the pod would own the node.", "Remove it.")
+    for index, port in enumerate(sequence(container.get("ports"))):
+        if "hostPort" in mapping(port):
+            yield pod.finding(
+                (*path, "ports", index, "hostPort"),
+                "the node's own address would lead past the Service and its drain.",
+                "Remove it.",
+            )
 
 
 RESTRICTED: dict[tuple[str, ...], object] = {
@@ -149,7 +179,13 @@ RESTRICTED: dict[tuple[str, ...], object] = {
     ("readOnlyRootFilesystem",): True,
     ("capabilities", "drop"): ["ALL"],
 }
+PRIVILEGES = (("privileged",), ("capabilities", "add"), ("procMount",))
+# What Pod Security "restricted" lets a pod mount.
+VOLUMES = {
+    "configMap", "csi", "downwardAPI", "emptyDir", "ephemeral", "persistentVolumeClaim",
+    "projected", "secret",
+}  # fmt: skip
 INHERITED = {("runAsNonRoot",), ("seccompProfile", "type")}
 
 ANNOTATION_RULES = (check_pin, check_misplaced_pin, check_annotations)
-POD_RULES = (*ANNOTATION_RULES, check_runtime, check_security)
+POD_RULES = (*ANNOTATION_RULES, check_runtime, check_images, check_security)

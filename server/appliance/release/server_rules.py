@@ -116,12 +116,6 @@ def check_settings(pod: PodTemplate) -> Iterator[Finding]:
             name, value = str(mapping(variable).get("name")), mapping(variable).get("value")
             field = name.removeprefix(PREFIX).lower()
             where = (*path, "env", index, "value")
-            if SECRET.search(name) and value is not None:
-                yield pod.finding(
-                    where,
-                    f"{name} lies open in a manifest.",
-                    "Take it from a Secret: valueFrom.secretKeyRef.",
-                )
             if name.startswith(PREFIX) and field not in known:
                 yield pod.finding(
                     (*path, "env", index, "name"),
@@ -131,6 +125,18 @@ def check_settings(pod: PodTemplate) -> Iterator[Finding]:
             elif name.startswith(PREFIX) and value is not None and "$(" not in str(value):
                 yield from _check_value(pod, where, name, field, value)
         yield from _check_address(pod, path, container)
+
+
+def check_open_secrets(pod: PodTemplate) -> Iterator[Finding]:
+    for path, container in pod.every_container():
+        for index, variable in enumerate(sequence(container.get("env"))):
+            name = str(mapping(variable).get("name"))
+            if SECRET.search(name) and mapping(variable).get("value") is not None:
+                yield pod.finding(
+                    (*path, "env", index, "value"),
+                    f"{name} lies open in a manifest.",
+                    "Take it from a Secret: valueFrom.secretKeyRef.",
+                )
 
 
 def _check_value(
@@ -231,4 +237,4 @@ def _variable_path(path: Path, container: Container, field: str) -> Path:
     return (*path, "env", PREFIX + field.upper())
 
 
-SERVER_RULES = (check_probes, check_drain, check_settings, check_resources)
+SERVER_RULES = (check_probes, check_drain, check_settings, check_open_secrets, check_resources)

@@ -84,6 +84,7 @@ class Broken:
 
 POD = "spec.template.spec"
 FIRST = f"{POD}.containers[0]"
+DIGEST = f"example/proxy@sha256:{'0' * 64}"
 ANNOTATION = f'spec.template.metadata.annotations["{PIN}"]'
 
 
@@ -132,6 +133,26 @@ def misplaced_pin(parts: Parts) -> None:
     parts.deployment["metadata"]["annotations"] = {PIN: parts.notes.pop(PIN)}
 
 
+def beside(kind: str, **facts: object) -> Callable[[Parts], None]:
+    """Another container, as restricted as ours but for these facts."""
+
+    def change(parts: Parts) -> None:
+        other: Object = {"name": "other", "image": DIGEST, "command": ["true"]}
+        other["securityContext"] = copy.deepcopy(parts.container["securityContext"])
+        other["securityContext"] |= facts.pop("securityContext", {})
+        parts.pod.setdefault(kind, []).append(other | facts)
+
+    return change
+
+
+def skipped(change: Callable[[Parts], None]) -> Callable[[Parts], None]:
+    def skip(parts: Parts) -> None:
+        change(parts)
+        parts.notes["flox.dev/skip-containers"] = "some, other"
+
+    return skip
+
+
 def open_secret(parts: Parts) -> None:
     metadata = {"name": "floxhub-token", "namespace": "llama"}
     parts.objects.append(
@@ -161,8 +182,8 @@ BROKEN = [
            f"{POD}.runtimeClassName", "absent", '"flox"'),
     Broken("image without tag", put(lambda p: p.container, "image", "flox/empty"),
            f"{FIRST}.image", '"flox/empty"', "flox/empty:1.0.0"),
-    Broken("image latest", put(lambda p: p.container, "image", "ghcr.io:443/a/b:latest"),
-           f"{FIRST}.image", '"ghcr.io:443/a/b:latest"', "flox/empty:1.0.0"),
+    Broken("image latest", put(lambda p: p.container, "image", "flox/empty:latest"),
+           f"{FIRST}.image", '"flox/empty:latest"', "flox/empty:1.0.0"),
     Broken("no command", drop(lambda p: p.container, "command"), f"{FIRST}.command", "absent",
            "llama-server"),
     Broken("service links", drop(lambda p: p.pod, "enableServiceLinks"),
@@ -229,6 +250,37 @@ BROKEN = [
            "Remove it"),
     Broken("host path", put(lambda p: p.pod["volumes"][0], "hostPath", {"path": "/"}),
            f"{POD}.volumes[0].hostPath", '{"path": "/"}', "emptyDir"),
+    Broken("network file system", put(lambda p: p.pod["volumes"][0], "nfs", {"path": "/"}),
+           f"{POD}.volumes[0].nfs", '{"path": "/"}', "emptyDir"),
+    Broken("user 0", put(lambda p: p.pod["securityContext"], "runAsUser", 0),
+           f"{POD}.securityContext.runAsUser", "0", "65532"),
+    Broken("user 0 of the container", put(lambda p: p.container["securityContext"], "runAsUser",
+           0), f"{FIRST}.securityContext.runAsUser", "0", "65532"),
+    Broken("capability", put(lambda p: p.container["securityContext"]["capabilities"], "add",
+           ["SYS_ADMIN"]), f"{FIRST}.securityContext.capabilities.add", "SYS_ADMIN", "Remove it"),
+    Broken("port of the node", put(lambda p: p.container["ports"][0], "hostPort", 80),
+           f"{FIRST}.ports[0].hostPort", "80", "Remove it"),
+    Broken("image with a tag that can move", put(lambda p: p.container, "image", "a/b:1.0"),
+           f"{FIRST}.image", '"a/b:1.0"', "NAME@sha256"),
+    Broken("bare image before the server", beside("initContainers", image="busybox"),
+           f"{POD}.initContainers[0].image", '"busybox"', "NAME@sha256"),
+    Broken("bare image to debug with", beside("ephemeralContainers", image="busybox:1"),
+           f"{POD}.ephemeralContainers[0].image", '"busybox:1"', "NAME@sha256"),
+    Broken("bare image that the shim skips", skipped(beside("containers", image="proxy:1")),
+           f"{POD}.containers[1].image", '"proxy:1"', "NAME@sha256"),
+    Broken("nothing to run before the server", beside("initContainers",
+           image="flox/empty:1.0.0", command=[]), f"{POD}.initContainers[0].command", "[]",
+           "llama-server"),
+    Broken("privileged before the server", beside("initContainers", securityContext={
+           "privileged": True}), f"{POD}.initContainers[0].securityContext.privileged", "true",
+           "Remove it"),
+    Broken("escalation that the shim skips", skipped(beside("containers", securityContext={
+           "allowPrivilegeEscalation": True})),
+           f"{POD}.containers[1].securityContext.allowPrivilegeEscalation", "true", "false"),
+    Broken("key before the server", beside("initContainers", env=[{"name": "HF_TOKEN",
+           "value": "hf_x"}]), f"{POD}.initContainers[0].env[0].value", '"hf_x"', "secretKeyRef"),
+    Broken("every container skipped", put(lambda p: p.notes, "flox.dev/skip-containers", "llama"),
+           'annotations["flox.dev/skip-containers"]', '"llama"', "Leave the server out"),
     Broken("no namespace", drop(lambda p: p.only("Service")["metadata"], "namespace"),
            "metadata.namespace", "absent", "kustomization.yaml"),
     Broken("runtime class last", runtime_class_last, "kind", '"RuntimeClass"', "first"),
@@ -323,10 +375,10 @@ def test_pods_that_do_not_run_flox_are_left_alone(tmp_path: Path) -> None:
     assert lint(read_manifests(path)) == []
 
 
-def test_a_sidecar_that_the_shim_skips_is_left_alone(tmp_path: Path) -> None:
+def test_what_the_shim_skips_need_not_be_a_server(tmp_path: Path) -> None:
     parts = Parts()
-    parts.notes["flox.dev/skip-containers"] = "proxy"
-    parts.pod["containers"].append({"name": "proxy", "image": "example/proxy:1.2"})
+    skipped(beside("containers"))(parts)
+    beside("initContainers")(parts)
     assert lint(read_manifests(parts.write(tmp_path / "sidecar.yaml"))) == []
 
 
