@@ -28,12 +28,16 @@ LOWER = "lower"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Moved:
-    """`lower` is where one generation less would have led, if that is somewhere else."""
+    """`lower` is where one generation less would have led, if that is somewhere else.
+
+    `untold` is what the history left the overlay at, if the pin was moved without its knowledge.
+    """
 
     before: Pin
     after: Pin
     record: PinRecord | None
     lower: Reference | None = None
+    untold: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -113,7 +117,7 @@ class PinDesk:
         """Pins and records that are not as the history left them: edited, or its end is cut off."""
         said: list[str] = []
         for pin in find_pins(self.directory):
-            last = next((each for each in reversed(entries) if each.target == pin.overlay), None)
+            last = last_entry(entries, pin.overlay)
             if last is not None and last.after != pin.value:
                 said.append(
                     f"{pin.where}: {pin.overlay} is pinned to {pin.value}, and entry {last.number} "
@@ -144,7 +148,9 @@ class PinDesk:
     ) -> Moved:
         record = read_record(self.directory, reference)
         if pin.value == str(reference):
-            return Moved(before=pin, after=pin, record=record)
+            return Moved(
+                before=pin, after=pin, record=record, untold=self._heal(pin, action, record)
+            )
         with self._alone():
             self.log.entries()  # a chain that does not hold is told before anything is written
             after = write_pin(pin, str(reference))
@@ -154,6 +160,15 @@ class PinDesk:
                 write_pin(after, pin.value)
                 raise
         return Moved(before=pin, after=after, record=record, lower=lower)
+
+    def _heal(self, pin: Pin, action: str, record: PinRecord | None) -> str | None:
+        """Tells the history of a move that it missed: by an editor, or cut off half way."""
+        with self._alone():
+            last = last_entry(self.log.entries(), pin.overlay)
+            if last is None or last.after == pin.value:
+                return None
+            self._tell(action, pin.overlay, last.after, pin.value, record)
+        return last.after
 
     def _tell(
         self, action: str, target: str, before: str | None, after: str, record: PinRecord | None
@@ -169,6 +184,10 @@ class PinDesk:
                 record=None if record is None else record.digest,
             )
         )
+
+
+def last_entry(entries: list[Entry], overlay: str) -> Entry | None:
+    return next((entry for entry in reversed(entries) if entry.target == overlay), None)
 
 
 def parse_pin(pin: Pin) -> Reference:

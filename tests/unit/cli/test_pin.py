@@ -97,6 +97,16 @@ def test_nothing_is_said_to_have_changed_where_nothing_did(desk: Desk) -> None:
     )
 
 
+def test_a_move_that_the_history_missed_is_added_and_said(desk: Desk) -> None:
+    desk.pin("set", "staging", "2")
+    pin = desk.directory / "overlays" / "staging" / "pin.yaml"
+    pin.write_text(pin.read_text().replace(":2", ":3"))
+    code, said = desk.pin("set", "staging", "3")
+    assert code == 0
+    assert "The history left it at acme/llama-runtime:2; now it tells of this change" in said
+    assert desk.pin("history", "--verify")[0] == 0
+
+
 def test_a_wrong_generation_is_refused(desk: Desk) -> None:
     code, said = desk.pin("set", "staging", "latest")
     assert code == REFUSED

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from appliance.errors import ReleaseError
-from appliance.release.pin import find_pin
+from appliance.release.pin import find_pin, write_pin
 from appliance.release.pin_change import PinDesk
 from appliance.release.pin_record import PinRecord, read_record
 from appliance.release.reference import parse_reference
@@ -60,6 +60,21 @@ def test_another_environment_can_be_pinned(desk: PinDesk) -> None:
 def test_what_is_pinned_already_is_no_change(desk: PinDesk) -> None:
     desk.set("staging", "1")
     assert history(desk) == []
+
+
+def test_a_move_that_the_history_missed_is_told_when_it_is_asked_for_again(desk: PinDesk) -> None:
+    """A crash between the pin and its entry leaves it so, and so does an editor."""
+    desk.set("staging", "2")
+    write_pin(find_pin(desk.directory, "staging"), f"{ENVIRONMENT}:3")
+    assert desk.changed_by_hand(desk.log.entries())
+
+    moved = desk.set("staging", "3")
+    assert moved.untold == f"{ENVIRONMENT}:2"
+    assert history(desk)[1:] == [("set", "staging", f"{ENVIRONMENT}:2", f"{ENVIRONMENT}:3")]
+    assert desk.changed_by_hand(desk.log.entries()) == []
+
+    assert desk.set("staging", "3").untold is None
+    assert len(history(desk)) == 2
 
 
 def test_an_unpinned_overlay_can_be_pinned(desk: PinDesk) -> None:
