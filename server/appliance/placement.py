@@ -262,6 +262,7 @@ def build_native_runner(
 
 
 def build_torch_runner(model: ModelDirectory, place: Place, size: sizing.Size) -> Runner:
+    from appliance.engine.model.fixed_attention import FixedShape
     from appliance.engine.torch_runner import TorchRunner
 
     assert model.native is not None  # noqa: S101 - refused before
@@ -273,6 +274,8 @@ def build_torch_runner(model: ModelDirectory, place: Place, size: sizing.Size) -
         block_size=sizing.BLOCK_SIZE,
         num_blocks=size.num_blocks,
         num_threads=place.num_threads,
+        # On CPUs the native engine keeps the law; there torch is the reference, in its own shapes.
+        fixed_shape=None if place.device == "cpu" else FixedShape(),
     )
 
 

@@ -135,6 +135,8 @@ def load_model(
         runner = build_runner(settings, model, place, demand, size, weights_id)
     info = runner.info
     logger.debug("weights loaded", extra={"runner": info.name, "dtype": info.dtype})
+    if info.note is not None:
+        logger.warning("the runner falls short", extra={"why": info.note})
     engine = Engine(
         runner,
         max_batch_tokens=settings.max_batch_tokens,
@@ -163,7 +165,7 @@ def load_model(
         runner=info,
         size=size,
         max_context_tokens=text.max_context_tokens,
-        note=place.note,
+        note=place.note or info.note,
     )
 
 

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
     from pathlib import Path
 
+    from appliance.engine.model.fixed_attention import FixedShape
     from appliance.engine.runner import Runner
 
 BLOCK_SIZE = 8
@@ -59,18 +60,25 @@ def reference_logits(model: PreTrainedModel, token_ids: list[int]) -> FloatArray
 
 
 def torch_runner(
-    path: Path, *, dtype: str = "float32", block_size: int = BLOCK_SIZE
+    path: Path,
+    *,
+    dtype: str = "float32",
+    block_size: int = BLOCK_SIZE,
+    num_blocks: int = NUM_BLOCKS,
+    device: str = "cpu",
+    fixed_shape: FixedShape | None = None,
 ) -> TorchRunner:
     config = parse_model_config(json.loads((path / "config.json").read_text()))
     assert config is not None
     return TorchRunner(
         config,
         read_tensors(path, tuple(sorted(path.glob("*.safetensors")))),
-        device="cpu",
+        device=device,
         dtype=dtype,
         block_size=block_size,
-        num_blocks=NUM_BLOCKS,
+        num_blocks=num_blocks,
         num_threads=1,
+        fixed_shape=fixed_shape,
     )
 
 

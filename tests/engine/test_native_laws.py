@@ -5,16 +5,24 @@ from __future__ import annotations
 import asyncio
 import itertools
 import os
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from dataclasses import replace
+from typing import TYPE_CHECKING
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from appliance.engine.engine import Engine
-from appliance.engine.kv_cache import BlockAllocator
-from appliance.engine.sequence import SamplingParams, TokenEvent
+from appliance.engine.sequence import SamplingParams
+from tests.engine import law_harness
+from tests.engine.law_harness import (
+    MAX_NEW,
+    MAX_PROMPT,
+    House,
+    Request,
+    house_strategy,
+    request_strategy,
+    write_models,
+)
 from tests.engine.native_harness import (
     QUANTIZATIONS,
     embedded_model,
@@ -24,92 +32,20 @@ from tests.engine.native_harness import (
 )
 from tests.engine.runner_harness import Sequences, random_tokens, run_chunks
 from tests.fakes import FakeObserver
-from tests.model_factory import write_model
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
+    from appliance.engine.runner import Runner
     from appliance.engine.sequence import FloatArray
-    from appliance.engine.stream import SequenceStream
 
-MAX_PROMPT, MAX_NEW = 70, 8
 NUM_EXAMPLES = int(os.environ.get("NATIVE_LAW_EXAMPLES", "12"))
-
-
-@dataclass(frozen=True)
-class Request:
-    prompt_ids: tuple[int, ...]
-    params: SamplingParams
-    is_pooled: bool
-    num_steps_before: int  # engine steps between the request before and this one
-
-
-@dataclass(frozen=True)
-class House:
-    """How an engine is set up: nothing here may change a bit."""
-
-    max_batch_tokens: int = 512
-    max_sequences: int = 1
-    num_threads: int = 1
-    block_size: int = 16
-    num_spare_blocks: int = 0
-    num_shuffled: int = 0  # blocks taken and given back beforehand, out of order
-    shares_prefixes: bool = False
-    speculates: bool = False
-
-
-params_strategy = st.builds(
-    SamplingParams,
-    max_new_tokens=st.integers(0, MAX_NEW),
-    seed=st.integers(0, 2**32),
-    temperature=st.sampled_from([0.0, 0.8]),
-    num_logprobs=st.just(3),
-    num_prompt_logprobs=st.sampled_from([None, None, 1]),
-)
-request_strategy = st.builds(
-    Request,
-    prompt_ids=st.builds(  # half of them begin alike
-        lambda stem, length, tail: (*range(stem, stem + length), *tail)[:MAX_PROMPT],
-        st.sampled_from([0, 100]),
-        st.integers(0, 60),
-        st.lists(st.integers(0, 255), min_size=1, max_size=MAX_PROMPT),
-    ),
-    params=params_strategy,
-    is_pooled=st.sampled_from([False, False, False, True]),
-    num_steps_before=st.integers(0, 3),
-)
-house_strategy = st.builds(
-    House,
-    max_batch_tokens=st.sampled_from([7, 16, 512]),
-    max_sequences=st.integers(1, 7),
-    num_threads=st.sampled_from([1, 2]),
-    block_size=st.sampled_from([16, 32]),
-    num_spare_blocks=st.integers(0, 20),
-    num_shuffled=st.integers(0, 5),
-    shares_prefixes=st.sampled_from([True, True, False]),
-    speculates=st.booleans(),
-)
 
 
 @pytest.fixture(scope="module")
 def models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """Odd sizes on purpose: no dimension a multiple of the vector, windows shorter than prompts."""
-    directory = tmp_path_factory.mktemp("models")
-    odd: dict[str, Any] = {
-        "hidden_size": 40,
-        "intermediate_size": 72,
-        "head_dim": 12,
-        "num_attention_heads": 6,
-    }
-    plain: dict[str, Any] = {"hidden_size": 64, "head_dim": 16, "intermediate_size": 160}
-    return {
-        "plain": write_model(directory / "plain", dtype="BF16", **plain),
-        "odd, qk-norm": write_model(directory / "odd", model_type="qwen3", dtype="BF16", **odd),
-        "window": write_model(
-            directory / "window", model_type="mistral", dtype="BF16", sliding_window=21
-        ),
-    }
+    return write_models(tmp_path_factory.mktemp("models"))
 
 
 @pytest.fixture
@@ -119,11 +55,6 @@ def best_variant() -> Iterator[str]:
     native_library().choose_variant(best)
 
 
-def content(event: TokenEvent) -> tuple[object, ...]:
-    embedding = None if event.embedding is None else event.embedding.tobytes()
-    return event.token_id, event.logprobs, event.prompt_logprobs, embedding, event.finish_reason
-
-
 async def answer_all(
     path: Path,
     quantization: str,
@@ -131,41 +62,16 @@ async def answer_all(
     requests: list[Request],
     observer: FakeObserver | None = None,
 ) -> list[list[tuple[object, ...]]]:
-    """Every answer of a fresh engine, logprobs to the last bit."""
-    num_blocks = -(-(MAX_PROMPT + MAX_NEW) // house.block_size) + house.num_spare_blocks
-    runner = native_runner(
-        path,
-        quantization=quantization,
-        num_threads=house.num_threads,
-        block_size=house.block_size,
-        num_blocks=num_blocks,
-    )
-    engine = Engine(
-        runner,
-        max_batch_tokens=house.max_batch_tokens,
-        max_sequences=house.max_sequences,
-        max_queued=100,
-        queue_timeout_s=1e9,
-        shares_prefixes=house.shares_prefixes,
-        speculates=house.speculates,
-        observer=observer or FakeObserver(),
-    )
-    shuffle_blocks(engine._allocator, house.num_shuffled)
-    streams: list[SequenceStream] = []
-    for request in requests:
-        for _ in range(request.num_steps_before):
-            engine.step()
-        streams.append(
-            engine.submit(request.prompt_ids, request.params, is_pooled=request.is_pooled)
+    def make_runner(house: House) -> Runner:
+        return native_runner(
+            path,
+            quantization=quantization,
+            num_threads=house.num_threads,
+            block_size=house.block_size,
+            num_blocks=house.num_blocks,
         )
-    while engine.num_running or engine.num_waiting:
-        engine.step()
-    return [[content(event) async for event in stream] for stream in streams]
 
-
-def shuffle_blocks(allocator: BlockAllocator, num_moved: int) -> None:
-    free = allocator._blank_blocks
-    free[:] = [*free[num_moved:], *reversed(free[:num_moved])]
+    return await law_harness.answer_all(make_runner, house, requests, observer)
 
 
 @pytest.mark.parametrize("quantization", QUANTIZATIONS)

@@ -11,6 +11,7 @@ import pytest
 from transformers import LlamaConfig, MistralConfig, PretrainedConfig, Qwen2Config, Qwen3Config
 
 from appliance.engine.model.config import parse_model_config
+from appliance.engine.model.fixed_attention import FixedShape
 from tests.engine.runner_harness import (
     VOCAB_SIZE,
     Sequences,
@@ -76,13 +77,16 @@ MODELS: dict[str, PretrainedConfig] = {
 }
 
 
+@pytest.mark.parametrize("fixed_shape", [None, FixedShape(16, 4, 32)], ids=["free", "fixed"])
 @pytest.mark.parametrize("name", MODELS)
-def test_logits_agree_with_transformers(name: str, tmp_path: Path) -> None:
+def test_logits_agree_with_transformers(
+    name: str, fixed_shape: FixedShape | None, tmp_path: Path
+) -> None:
     save_model(MODELS[name], tmp_path)
     token_ids = random_tokens(NUM_TOKENS)
     expected = reference_logits(load_reference(tmp_path), token_ids)
     assert expected.std() > 0.3, "logits too small for the tolerance to mean something"
-    runner, sequences = torch_runner(tmp_path), Sequences()
+    runner, sequences = torch_runner(tmp_path, fixed_shape=fixed_shape), Sequences()
     whole = run_chunks(runner, sequences.make(token_ids), [NUM_TOKENS])
     decoded = run_decode(runner, sequences.make(token_ids), 70)
     chunked = run_chunks(runner, sequences.make(token_ids), [5, 1, 26, 40, 1, 47])

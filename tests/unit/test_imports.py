@@ -87,11 +87,14 @@ LIBRARIES: dict[str, set[str]] = {
 }
 # Of the engine, the scheduling half must stay free of torch, and one file alone knows transformers.
 TORCH_FILES = {
+    "engine/cuda_graph.py",
     "engine/model/attention.py",
+    "engine/model/fixed_attention.py",
     "engine/model/layers.py",
     "engine/model/linear.py",
     "engine/model/llama.py",
     "engine/model/weights.py",
+    "engine/tiled_forward.py",
     "engine/torch_runner.py",
     "engine/transformers_runner.py",
     "placement.py",  # inside a function: whether there is a CUDA device

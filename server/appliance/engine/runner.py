@@ -27,6 +27,7 @@ class RunnerInfo:
     # would change answers. A chunk may then read what others of its batch write, unless all
     # are single tokens.
     has_fixed_arithmetic: bool = False
+    note: str | None = None  # what an operator should know about it; the banner shows it
 
 
 class Runner(Protocol):

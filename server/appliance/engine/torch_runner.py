@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import torch
@@ -11,6 +12,7 @@ from appliance.engine.model.llama import LlamaModel
 from appliance.engine.model.weights import Weights
 from appliance.engine.runner import RunnerInfo
 from appliance.engine.sampler import relative_probabilities
+from appliance.engine.self_check import find_difference
 from appliance.engine.sequence import (
     Batch,
     Chunk,
@@ -19,16 +21,22 @@ from appliance.engine.sequence import (
     FloatArray,
     LogitRows,
 )
+from appliance.engine.tiled_forward import TiledForward
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from appliance.engine.model.config import ModelConfig
+    from appliance.engine.model.fixed_attention import FixedShape
     from appliance.engine.model.tensor_file import TensorLocation
 
 
 class TorchRunner:
-    """Computes batches of a model of the Llama family; the reference for any faster runner."""
+    """Computes batches of a model of the Llama family; the reference for any faster runner.
+
+    With a `fixed_shape` every product has that shape, and a row the same bits in any batch. That
+    depends on the libraries that torch calls: it is tried out here, and claimed where it was seen.
+    """
 
     def __init__(  # noqa: PLR0913 - called once, by name
         self,
@@ -40,6 +48,7 @@ class TorchRunner:
         block_size: int,
         num_blocks: int,
         num_threads: int,
+        fixed_shape: FixedShape | None = None,
     ) -> None:
         torch.set_num_threads(num_threads)
         self._device, self._dtype = torch.device(device), getattr(torch, dtype)
@@ -47,8 +56,17 @@ class TorchRunner:
         with torch.inference_mode():
             self._model = LlamaModel(config, Weights(tensors, self._device, self._dtype))
             heads = (config.num_kv_heads, config.head_dim)
-            shape = (config.num_layers, 2, num_blocks, block_size, *heads)
+            num_stored = num_blocks + (fixed_shape is not None)  # one more, for rows that fill up
+            shape = (config.num_layers, 2, num_stored, block_size, *heads)
             self._cache = KVCache(torch.zeros(shape, dtype=self._dtype, device=self._device))
+            self._tiled = None
+            if fixed_shape is not None:
+                torch.backends.cuda.matmul.allow_bf16_reduced_precision_reduction = False
+                torch.backends.cuda.matmul.allow_fp16_reduced_precision_reduction = False
+                capacity = min(config.max_context_tokens, num_blocks * block_size)
+                self._tiled = TiledForward(
+                    self._model, self._cache, self._windows, fixed_shape, capacity
+                )
         num_parameters = sum(tensor.num_elements for tensor in tensors.values())
         self._info = RunnerInfo(
             name="torch",
@@ -62,6 +80,11 @@ class TorchRunner:
             dtype=dtype,
             num_threads=num_threads,
         )
+        if fixed_shape is not None:
+            difference = find_difference(self, fixed_shape.span_tokens + fixed_shape.tile_rows)
+            self._info = replace(
+                self._info, has_fixed_arithmetic=difference is None, note=difference
+            )
 
     @property
     def info(self) -> RunnerInfo:
@@ -70,9 +93,11 @@ class TorchRunner:
     @torch.inference_mode()
     def forward(self, batch: Batch) -> list[ChunkOutput]:
         chunks, block_size = batch.chunks, self._info.block_size
-        token_ids = [token_id for chunk in chunks for token_id in chunk.token_ids]
         if fresh := [block for chunk in chunks for block in _fresh_blocks(chunk, block_size)]:
             self._cache.clear(self._tensor(fresh))
+        if self._tiled is not None:
+            return self._collect(chunks, self._tiled.compute_hidden(chunks))
+        token_ids = [token_id for chunk in chunks for token_id in chunk.token_ids]
         hidden = self._model.compute_hidden(
             self._tensor(token_ids),
             self._tensor([position for chunk in chunks for position in _positions(chunk)]),
@@ -95,7 +120,7 @@ class TorchRunner:
         """Logits of the rows asked for, in one product, and the sums of pooled chunks."""
         parts = hidden.split([chunk.length for chunk in chunks])
         wanted = [_wanted_rows(chunk, part) for chunk, part in zip(chunks, parts, strict=True)]
-        logits = self._model.compute_logits(torch.cat(wanted)).float().cpu()
+        logits = (self._tiled or self._model).compute_logits(torch.cat(wanted)).float().cpu()
         rows = logits.split([len(part) for part in wanted])
         return [_output(*group) for group in zip(chunks, parts, rows, strict=True)]
 

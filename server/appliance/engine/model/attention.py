@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 import torch
 from torch.nn import functional
@@ -40,10 +40,27 @@ class KVCache:
         keys, values = self.values[layer]
         return self._gather(keys, group), self._gather(values, group)
 
+    def read(self, layer: int, block_ids: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Keys and values in float32 of as many blocks for each of B rows: [B, H_kv, S, D]."""
+        keys, values = self.values[layer]
+        return self._read(keys, block_ids), self._read(values, block_ids)
+
+    def _read(self, stored: torch.Tensor, block_ids: torch.Tensor) -> torch.Tensor:
+        blocks = stored.index_select(0, block_ids.flatten())
+        rows = blocks.view(len(block_ids), -1, *stored.shape[2:]).transpose(1, 2)
+        return rows.to(torch.float32, memory_format=torch.contiguous_format)
+
     def _gather(self, stored: torch.Tensor, group: AttentionGroup) -> torch.Tensor:
         blocks = stored.index_select(0, group.block_ids)
         rows = blocks.view(group.num_sequences, -1, *stored.shape[2:])
         return rows[:, group.first_key : group.end_key].transpose(1, 2)
+
+
+class Attends(Protocol):
+    """How the rows of one forward pass look through the cache; the same for several layers."""
+
+    def attend(self, q: torch.Tensor, cache: KVCache, layer: int) -> torch.Tensor:
+        """Attention of q [T, H, D] over what is cached, this batch included: [T, H * D]."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,13 +81,12 @@ class AttentionGroup:
 
 
 class AttentionPlan:
-    """How one batch is grouped for the layers that share a window; the same for each of them."""
+    """How one batch is grouped for the layers that share a window."""
 
     def __init__(self, groups: Sequence[AttentionGroup]) -> None:
         self.groups = groups
 
     def attend(self, q: torch.Tensor, cache: KVCache, layer: int) -> torch.Tensor:
-        """Attention of q [T, H, D] over what is cached, this batch included: [T, H * D]."""
         out = torch.empty(q.shape[0], q.shape[1] * q.shape[2], dtype=q.dtype, device=q.device)
         for group in self.groups:
             if group.rows is None:

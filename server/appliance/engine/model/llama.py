@@ -19,7 +19,7 @@ from appliance.engine.model.linear import Linear, load_joined_linear, load_linea
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from appliance.engine.model.attention import AttentionPlan, KVCache
+    from appliance.engine.model.attention import Attends, KVCache
     from appliance.engine.model.config import ModelConfig
     from appliance.engine.model.weights import Weights
 
@@ -40,7 +40,7 @@ class Attention:
         self,
         x: torch.Tensor,
         rotate: Rotation,
-        plan: AttentionPlan,
+        plan: Attends,
         cache: KVCache,
         slots: torch.Tensor,
     ) -> torch.Tensor:
@@ -71,7 +71,7 @@ class DecoderLayer:
         self,
         x: torch.Tensor,
         rotate: Rotation,
-        plan: AttentionPlan,
+        plan: Attends,
         cache: KVCache,
         slots: torch.Tensor,
     ) -> torch.Tensor:
@@ -95,7 +95,7 @@ class LlamaModel:
         token_ids: torch.Tensor,
         positions: torch.Tensor,
         slots: torch.Tensor,
-        plans: Mapping[int | None, AttentionPlan],
+        plans: Mapping[int | None, Attends],
         cache: KVCache,
     ) -> torch.Tensor:
         """Final hidden states [T, hidden] of all tokens of a batch; `plans` has one a window."""

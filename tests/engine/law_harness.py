@@ -1,0 +1,151 @@
+"""Requests to an engine in ever other circumstances, and every answer to the last bit."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import pytest
+from hypothesis import strategies as st
+
+from appliance.engine.engine import Engine
+from appliance.engine.sequence import SamplingParams
+from tests.fakes import FakeObserver
+from tests.model_factory import write_model
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from appliance.engine.kv_cache import BlockAllocator
+    from appliance.engine.runner import Runner
+    from appliance.engine.sequence import TokenEvent
+    from appliance.engine.stream import SequenceStream
+
+Tested = TypeVar("Tested", bound="Runner")
+
+MAX_PROMPT, MAX_NEW = 70, 8
+
+
+@dataclass(frozen=True)
+class Request:
+    prompt_ids: tuple[int, ...]
+    params: SamplingParams
+    is_pooled: bool
+    num_steps_before: int  # engine steps between the request before and this one
+
+
+@dataclass(frozen=True)
+class House:
+    """How an engine is set up: nothing here may change a bit."""
+
+    max_batch_tokens: int = 512
+    max_sequences: int = 1
+    num_threads: int = 1
+    block_size: int = 16
+    num_spare_blocks: int = 0
+    num_shuffled: int = 0  # blocks taken and given back beforehand, out of order
+    shares_prefixes: bool = False
+    speculates: bool = False
+
+    @property
+    def num_blocks(self) -> int:
+        return -(-(MAX_PROMPT + MAX_NEW) // self.block_size) + self.num_spare_blocks
+
+
+params_strategy = st.builds(
+    SamplingParams,
+    max_new_tokens=st.integers(0, MAX_NEW),
+    seed=st.integers(0, 2**32),
+    temperature=st.sampled_from([0.0, 0.8]),
+    num_logprobs=st.just(3),
+    num_prompt_logprobs=st.sampled_from([None, None, 1]),
+)
+request_strategy = st.builds(
+    Request,
+    prompt_ids=st.builds(  # half of them begin alike
+        lambda stem, length, tail: (*range(stem, stem + length), *tail)[:MAX_PROMPT],
+        st.sampled_from([0, 100]),
+        st.integers(0, 60),
+        st.lists(st.integers(0, 255), min_size=1, max_size=MAX_PROMPT),
+    ),
+    params=params_strategy,
+    is_pooled=st.sampled_from([False, False, False, True]),
+    num_steps_before=st.integers(0, 3),
+)
+house_strategy = st.builds(
+    House,
+    max_batch_tokens=st.sampled_from([7, 16, 512]),
+    max_sequences=st.integers(1, 7),
+    num_threads=st.sampled_from([1, 2]),
+    block_size=st.sampled_from([16, 32]),
+    num_spare_blocks=st.integers(0, 20),
+    num_shuffled=st.integers(0, 5),
+    shares_prefixes=st.sampled_from([True, True, False]),
+    speculates=st.booleans(),
+)
+
+
+def write_models(directory: Path) -> dict[str, Path]:
+    """Odd sizes on purpose: no dimension a multiple of the vector, windows shorter than prompts."""
+    odd: dict[str, Any] = {
+        "hidden_size": 40,
+        "intermediate_size": 72,
+        "head_dim": 12,
+        "num_attention_heads": 6,
+    }
+    plain: dict[str, Any] = {"hidden_size": 64, "head_dim": 16, "intermediate_size": 160}
+    return {
+        "plain": write_model(directory / "plain", dtype="BF16", **plain),
+        "odd, qk-norm": write_model(directory / "odd", model_type="qwen3", dtype="BF16", **odd),
+        "window": write_model(
+            directory / "window", model_type="mistral", dtype="BF16", sliding_window=21
+        ),
+    }
+
+
+def lawful(runner: Tested) -> Tested:
+    """The runner, if it claims the law: libraries may treat some rows of a tile otherwise."""
+    if not runner.info.has_fixed_arithmetic and "too small" not in (runner.info.note or ""):
+        pytest.skip(f"torch on this machine: {runner.info.note}")
+    return runner
+
+
+def content(event: TokenEvent) -> tuple[object, ...]:
+    embedding = None if event.embedding is None else event.embedding.tobytes()
+    return event.token_id, event.logprobs, event.prompt_logprobs, embedding, event.finish_reason
+
+
+async def answer_all(
+    make_runner: Callable[[House], Runner],
+    house: House,
+    requests: list[Request],
+    observer: FakeObserver | None = None,
+) -> list[list[tuple[object, ...]]]:
+    """Every answer of a fresh engine, logprobs to the last bit."""
+    engine = Engine(
+        make_runner(house),
+        max_batch_tokens=house.max_batch_tokens,
+        max_sequences=house.max_sequences,
+        max_queued=100,
+        queue_timeout_s=1e9,
+        shares_prefixes=house.shares_prefixes,
+        speculates=house.speculates,
+        observer=observer or FakeObserver(),
+    )
+    shuffle_blocks(engine._allocator, house.num_shuffled)
+    streams: list[SequenceStream] = []
+    for request in requests:
+        for _ in range(request.num_steps_before):
+            engine.step()
+        streams.append(
+            engine.submit(request.prompt_ids, request.params, is_pooled=request.is_pooled)
+        )
+    while engine.num_running or engine.num_waiting:
+        engine.step()
+    return [[content(event) async for event in stream] for stream in streams]
+
+
+def shuffle_blocks(allocator: BlockAllocator, num_moved: int) -> None:
+    free = allocator._blank_blocks
+    free[:] = [*free[num_moved:], *reversed(free[:num_moved])]
