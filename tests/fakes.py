@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import zlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -191,8 +191,8 @@ class FakeObserver:
     def on_first_token(self, delay_s: float, /) -> None:
         self.first_delays_s.append(delay_s)
 
-    def on_next_token(self, interval_s: float, /) -> None:
-        self.intervals_s.append(interval_s)
+    def on_next_tokens(self, intervals_s: Sequence[float], /) -> None:
+        self.intervals_s.extend(intervals_s)
 
     def on_preempt(self) -> None:
         self.num_preemptions += 1

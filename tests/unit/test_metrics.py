@@ -47,8 +47,7 @@ def test_tokens_are_counted_as_they_come() -> None:
     metrics.on_reuse(8)
     metrics.on_draft(7, 3)
     metrics.on_first_token(0.2)
-    metrics.on_next_token(0.02)
-    metrics.on_next_token(0.03)
+    metrics.on_next_tokens([0.02, 0.03])
     assert value(metrics, "appliance_prompt_tokens_total") == 12
     assert value(metrics, "appliance_reused_tokens_total") == 8
     assert value(metrics, "appliance_drafted_tokens_total") == 7
@@ -56,6 +55,8 @@ def test_tokens_are_counted_as_they_come() -> None:
     assert value(metrics, "appliance_generated_tokens_total") == 3
     assert value(metrics, "appliance_first_token_seconds_count") == 1
     assert value(metrics, "appliance_token_interval_seconds_sum") == pytest.approx(0.05)
+    assert value(metrics, "appliance_token_interval_seconds_count") == 2
+    assert value(metrics, "appliance_token_interval_seconds_bucket", le="0.02") == 1
 
 
 def test_ends_and_rejections_are_counted_by_reason() -> None:

@@ -58,6 +58,8 @@ class BlockAllocator:
         blocks begins with those that are known, and with their tokens as computed.
         """
         num_tokens = max(num_tokens, len(sequence.token_ids))
+        if sequence.block_table and num_tokens <= len(sequence.block_table) * self.block_size:
+            return True
         shared = [] if sequence.block_table else list(self._known_blocks(sequence, 0))
         num_held = len(sequence.block_table) + len(shared)
         num_missing = max(-(-num_tokens // self.block_size) - num_held, 0)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Protocol
 
 from appliance.engine.sequence import FinishReason
@@ -25,8 +26,8 @@ class EngineObserver(Protocol):
     def on_first_token(self, delay_s: float, /) -> None:
         """A sequence has its first token, so long after it was submitted."""
 
-    def on_next_token(self, interval_s: float, /) -> None:
-        """A sequence has another token, so long after the one before."""
+    def on_next_tokens(self, intervals_s: Sequence[float], /) -> None:
+        """Sequences have another token each, so long after the one before; once for a batch."""
 
     def on_preempt(self) -> None:
         """A sequence gave its blocks to an older one and computes its tokens again later."""

@@ -34,6 +34,7 @@ class Stepper:
         self._scheduler = scheduler
         self._observer = observer
         self._clock = clock
+        self._intervals_s: list[float] = []  # between tokens of one sequence, of this batch
 
     def run(self, batch: Batch) -> list[TokenEvent]:
         """What a batch says about its sequences, in order; a sequence that ends has its event."""
@@ -54,6 +55,9 @@ class Stepper:
             except Exception:
                 logger.exception("no token can be chosen", extra=log_fields([chunk.sequence]))
                 events.append(self._fail(chunk.sequence.sequence_id))
+        if self._intervals_s and self._observer is not None:
+            self._observer.on_next_tokens(self._intervals_s)
+        self._intervals_s = []
         return events
 
     def end(self, sequence_id: int, reason: FinishReason) -> TokenEvent:
@@ -105,12 +109,10 @@ class Stepper:
 
     def _report_token(self, sequence: Sequence, now: float) -> None:
         last_at, sequence.last_token_at_s = sequence.last_token_at_s, now
-        if self._observer is None:
-            return
-        if last_at is None:
+        if last_at is not None:
+            self._intervals_s.append(now - last_at)
+        elif self._observer is not None:
             self._observer.on_first_token(now - sequence.arrived_at_s)
-        else:
-            self._observer.on_next_token(now - last_at)
 
     def _report_draft(self, chunk: Chunk, num_accepted: int) -> None:
         sequence, num_drafted = chunk.sequence, len(chunk.draft)
