@@ -20,6 +20,7 @@ import importlib.metadata
 import json
 import platform
 from dataclasses import asdict, dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -45,7 +46,7 @@ NUMERIC_FEATURES = (
 _MACHINES = {"x86_64": "x86-64", "AMD64": "x86-64", "arm64": "aarch64"}
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True)
 class Identity:
     """What answers. Hashes are full SHA-256 in hex; `generation` is that of the environment."""
 
@@ -71,7 +72,7 @@ class Identity:
             "server": self.server[:SHORT_LENGTH],
         }
 
-    @property
+    @cached_property
     def fingerprint(self) -> str:
         """One short hash over everything here: OpenAI's system_fingerprint."""
         text = json.dumps(asdict(self), sort_keys=True)

@@ -100,6 +100,13 @@ class Settings:
     queue_timeout_s: float = setting(
         60.0, "seconds a sequence waits at most before it is answered 503", low=0, high=DAY_S
     )
+    ping_interval_s: float = setting(
+        15.0,
+        "seconds without a token after which a stream says that it lives, so that no proxy cuts it;"
+        " 0: never",
+        low=0,
+        high=DAY_S,
+    )
     drain_timeout_s: float = setting(
         30.0, "seconds that running answers get to finish after SIGTERM", low=0, high=DAY_S
     )

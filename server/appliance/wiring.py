@@ -84,6 +84,7 @@ def build_server(
         bound_host=settings.host,
         allowed_hosts=settings.allowed_hosts,
         generation=settings.generation,
+        ping_interval_s=settings.ping_interval_s or None,
         max_choices=settings.max_sequences + settings.max_queued,
     )
 

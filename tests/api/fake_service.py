@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import Callable, Sequence
 
 from appliance.completion import (
     ChatPrompt,
@@ -92,7 +92,7 @@ def refuse_forbidden(prompt: str | tuple[int, ...]) -> None:
 
 
 class FakeService(CompletionService):
-    """`script` decides the answers; with `hold`, an answer stops there and never ends."""
+    """`script` decides the answers, after `delay_s`; with `hold`, they stop and never end."""
 
     def __init__(self) -> None:
         self.reset()
@@ -101,6 +101,7 @@ class FakeService(CompletionService):
         self.script: Script = polite_script
         self.start_error: Exception | None = None
         self.hold = False
+        self.delay_s = 0.0
         self.requests: list[CompletionRequest] = []
         self.streams: list[FakeStream] = []
         self.embedded: list[tuple[str | tuple[int, ...], ...]] = []
@@ -119,15 +120,18 @@ class FakeService(CompletionService):
     async def complete(self, request: CompletionRequest) -> Completion:
         stream = await self.start(request)
         choices = [Choice(index=index) for index in range(request.n)]
+
+        def add(delta: Delta) -> None:
+            choice = choices[delta.index]
+            choice.text += delta.text
+            choice.tokens.extend(delta.tokens)
+            choice.tool_calls.extend(delta.tool_calls)
+            choice.finish_reason = delta.finish_reason or choice.finish_reason
+
         try:
-            async for delta in stream:
-                choice = choices[delta.index]
-                choice.text += delta.text
-                choice.tokens.extend(delta.tokens)
-                choice.tool_calls.extend(delta.tool_calls)
-                choice.finish_reason = delta.finish_reason or choice.finish_reason
+            await stream.follow(add)
         finally:
-            await stream.aclose()
+            stream.close()
         return Completion(choices=choices, usage=stream.usage, prompt_choices=stream.prompt_choices)
 
     async def embed(self, inputs: tuple[str | tuple[int, ...], ...]) -> Embeddings:
@@ -159,17 +163,26 @@ class FakeStream(CompletionStream):
         self._script = script
         self._num_deltas = 0
 
-    async def __aiter__(self) -> AsyncIterator[Delta]:
+    def follow(self, take: Callable[[Delta], None]) -> asyncio.Future[None]:
+        loop = asyncio.get_running_loop()
+        done: asyncio.Future[None] = loop.create_future()
+        loop.call_later(self._service.delay_s, self._play, take, done)
+        return done
+
+    def _play(self, take: Callable[[Delta], None], done: asyncio.Future[None]) -> None:
         if self.request.num_prompt_logprobs is not None:
             text = text_of(self.request.prompt)
             self.prompt_choices = (None, *(token(character, -1.5, 1) for character in text[1:]))
         for item in self._script:
+            if done.done():
+                return
             if isinstance(item, Exception):
-                raise item
+                done.set_exception(item)
+                return
             self._num_deltas += 1
-            yield item
-        if self._service.hold:
-            await asyncio.Event().wait()
+            take(item)
+        if not self._service.hold:
+            done.set_result(None)
 
     @property
     def usage(self) -> Usage:
@@ -179,7 +192,7 @@ class FakeStream(CompletionStream):
             cached_tokens=NUM_CACHED_TOKENS,
         )
 
-    async def aclose(self) -> None:
+    def close(self) -> None:
         self.is_closed = True
         if all(stream.is_closed for stream in self._service.streams):
             self._service.has_closed.set()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import random
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -132,7 +131,7 @@ def test_rows_that_nobody_asks_for_are_not_returned(llama_path: Path) -> None:
     runner, sequence = native_runner(llama_path), make_sequences().make(random_tokens(12))
     everything = Chunk(sequence, 0, 12, LogitRows.ALL)
     (all_rows,), (last_row,), (no_rows,) = (
-        runner.forward(Batch((replace(everything, rows=rows),)))
+        runner.forward(Batch((everything._replace(rows=rows),)))
         for rows in (LogitRows.ALL, LogitRows.LAST, LogitRows.NONE)
     )
     assert all_rows.logits is not None

@@ -12,6 +12,7 @@ from appliance.api.edge import Edge
 from appliance.api.errors import install_error_handlers
 from appliance.api.openai import chat, completions, embeddings, models
 from appliance.api.pages import install_pages
+from appliance.api.route import JsonRoute
 from appliance.api.state import ApplianceState
 
 DESCRIPTION = """One language model behind OpenAI's API and a small one of its own.
@@ -53,10 +54,17 @@ def create_app(state: ApplianceState) -> FastAPI:
         telemetry=NO_TELEMETRY,
     )
     app.state.appliance = state
-    app.add_middleware(Edge, state=state)
+    routers = [m.router for m in (chat, completions, embeddings, models, native, tokens, health)]
+    posts = {
+        route.path: route
+        for router in routers
+        for route in router.routes
+        if isinstance(route, JsonRoute)
+    }
+    app.add_middleware(Edge, state=state, posts=posts)
     install_error_handlers(app)
-    for module in (chat, completions, embeddings, models, native, tokens, health):
-        app.include_router(module.router)
+    for router in routers:
+        app.include_router(router)
     install_pages(app)
     return app
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Coroutine
-from typing import TypeVar
+from typing import TypeVar, cast
 
 from starlette.types import Receive
 
@@ -16,17 +16,24 @@ async def run_while_connected(receive: Receive, work: Coroutine[None, None, T]) 
 
     The request's body must have been read: what `receive` says after it is that the client left.
     """
-    working = asyncio.create_task(work)
-    watching = asyncio.create_task(_wait_for_disconnect(receive))
-    try:
-        await asyncio.wait({working, watching}, return_when=asyncio.FIRST_COMPLETED)
-        return working.result() if working.done() else None
-    finally:
+    working = cast("asyncio.Task[object]", asyncio.current_task())
+    has_left = False
+
+    async def watch() -> None:
+        nonlocal has_left
+        while (await receive())["type"] != "http.disconnect":
+            pass
+        has_left = True
         working.cancel()
+
+    watching = asyncio.create_task(watch())
+    try:
+        return await work
+    except asyncio.CancelledError:
+        if has_left and working.cancelling() == 1:
+            return None
+        raise  # by others, who want this to end
+    finally:
         watching.cancel()
-        await asyncio.gather(working, watching, return_exceptions=True)
-
-
-async def _wait_for_disconnect(receive: Receive) -> None:
-    while (await receive())["type"] != "http.disconnect":
-        pass
+        if has_left:
+            working.uncancel()

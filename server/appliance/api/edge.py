@@ -8,6 +8,7 @@ import logging
 import re
 import time
 import uuid
+from collections.abc import Mapping
 
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.requests import ClientDisconnect
@@ -15,6 +16,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from appliance import logs
 from appliance.api.errors import CLIENT_CLOSED_REQUEST, error_response
+from appliance.api.route import JsonRoute
 from appliance.api.state import ApplianceState
 from appliance.errors import HostNotAllowed, NotReady
 
@@ -70,9 +72,10 @@ class Work:
 class Edge:
     """ASGI middleware: X-Request-Id in and out, Host allow-list, the last resort for exceptions."""
 
-    def __init__(self, app: ASGIApp, state: ApplianceState) -> None:
+    def __init__(self, app: ASGIApp, state: ApplianceState, posts: Mapping[str, JsonRoute]) -> None:
         self.app = app
         self.state = state
+        self.posts = posts  # by path; what else there is, `app` looks for
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -98,7 +101,9 @@ class Edge:
     ) -> None:
         try:
             self._check_host(hosts)
-            await self.app(scope, receive, answer.send)
+            post = self.posts.get(scope["path"]) if scope["method"] == "POST" else None
+            serve = self.app if post is None else post.answer
+            await serve(scope, receive, answer.send)
         except ClientDisconnect:
             pass  # it left while it sent its body
         except HostNotAllowed as error:

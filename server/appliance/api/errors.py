@@ -9,7 +9,6 @@ from contextlib import contextmanager
 from typing import Annotated, cast
 
 from fastapi import FastAPI, Request
-from fastapi.exceptions import RequestValidationError
 from pydantic import BaseModel, Field
 from pydantic_core import ErrorDetails
 from starlette.exceptions import HTTPException
@@ -25,6 +24,7 @@ from appliance.errors import (
     RequestError,
     ServiceError,
 )
+from appliance.metrics import Metrics
 
 CLIENT_CLOSED_REQUEST = 499  # nginx's number for an answer that nobody was there to read
 
@@ -94,19 +94,17 @@ def naming(param: str) -> Iterator[None]:
 
 def install_error_handlers(app: FastAPI) -> None:
     app.add_exception_handler(ApplianceError, _answer_ours)
-    app.add_exception_handler(RequestValidationError, _answer_validation)
     app.add_exception_handler(HTTPException, _answer_routing)
 
 
-async def _answer_ours(request: Request, error: Exception) -> Response:
+def answer_error(error: Exception, metrics: Metrics) -> Response:
     if isinstance(error, RequestError | ServiceError):
-        cast("ApplianceState", request.app.state.appliance).metrics.count_rejection(error.code)
+        metrics.count_rejection(error.code)
     return error_response(error)
 
 
-async def _answer_validation(request: Request, error: Exception) -> Response:
-    problems = cast("RequestValidationError", error).errors()
-    return await _answer_ours(request, describe_problems(cast("Sequence[ErrorDetails]", problems)))
+async def _answer_ours(request: Request, error: Exception) -> Response:
+    return answer_error(error, cast("ApplianceState", request.app.state.appliance).metrics)
 
 
 async def _answer_routing(request: Request, error: Exception) -> Response:
@@ -203,9 +201,9 @@ SAFE_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]{0,63}|[0-9]{1,19}")
 
 
 def _param(location: Sequence[int | str]) -> str:
-    """("body", "messages", 0, "@text") as messages[0]; a name that is no identifier is hidden."""
+    """("messages", 0, "@text") as messages[0]; a name that is no identifier is hidden."""
     path = ""
-    for part in location[1:] if location[:1] == ("body",) else location:
+    for part in location:
         if isinstance(part, int):
             path += f"[{part}]"
         elif not part.startswith(("@", "[")):  # tags of our unions; pydantic's mark of a key

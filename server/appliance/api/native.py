@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Annotated, Literal
 
 from fastapi import APIRouter, Body
@@ -10,18 +10,12 @@ from pydantic import BaseModel, Field
 from starlette.responses import Response
 
 from appliance.api import examples
+from appliance.api.answer import answer
 from appliance.api.fields import MAX_COUNT, SamplingModel
-from appliance.api.route import (
-    ERRORS,
-    CacheSaltDependency,
-    JsonRoute,
-    RequestIdDependency,
-    StateDependency,
-)
-from appliance.api.sse import DONE, json_bytes, start_stream
-from appliance.api.state import ApplianceState
+from appliance.api.route import ERRORS, JsonRoute, Post
+from appliance.api.sse import DONE, json_bytes
 from appliance.api.usage import UsageObject, usage_dict
-from appliance.completion import CompletionRequest, CompletionStream, Delta, Usage
+from appliance.completion import Completion, CompletionRequest, CompletionStream, Delta, Usage
 from appliance.identity import Identity
 
 DEFAULT_NEW_TOKENS = 256
@@ -89,36 +83,23 @@ EXAMPLE_ANSWER = (
 )
 async def generate(
     body: Annotated[GenerateRequest, Body(openapi_examples=examples.GENERATE)],
-    state: StateDependency,
-    request_id: RequestIdDependency,
-    cache_salt: CacheSaltDependency,
+    post: Post,
 ) -> Response:
     """Continues `prompt`. `generated_text` is the continuation alone: with `stream` its pieces add
     up to it, and the client has the prompt already. `return_full_text` puts the prompt in front."""
-    service, identity = state.require()
-    request = to_completion_request(body, request_id, cache_salt, state)
-    prefix = body.prompt if body.return_full_text else ""
-    if body.stream:
-        return await start_stream(service, [request], GenerateRenderer(identity, prefix))
-    completion = await service.complete(request)
-    choice = completion.choices[0]
-    answer = {
-        "generated_text": prefix + choice.text,
-        "finish_reason": choice.finish_reason,
-        **provenance(identity, completion.usage),
-    }
-    return Response(json_bytes(answer), media_type="application/json")
+    _, identity = post.appliance.require()
+    request = to_completion_request(body, post)
+    face = GenerateFace(identity, body.prompt if body.return_full_text else "")
+    return await answer(post, [request], face, streams=body.stream)
 
 
-def to_completion_request(
-    body: GenerateRequest, request_id: str, cache_salt: bytes, state: ApplianceState
-) -> CompletionRequest:
+def to_completion_request(body: GenerateRequest, post: Post) -> CompletionRequest:
     max_new_tokens, max_total_tokens = body.max_new_tokens, body.max_length
     if max_new_tokens is None and max_total_tokens is None:
-        max_new_tokens, max_total_tokens = DEFAULT_NEW_TOKENS, state.max_context_tokens
+        max_new_tokens, max_total_tokens = DEFAULT_NEW_TOKENS, post.appliance.max_context_tokens
     return CompletionRequest(
-        request_id=request_id,
-        cache_salt=cache_salt,
+        request_id=post.request_id,
+        cache_salt=post.cache_salt,
         prompt=body.prompt,
         max_new_tokens=max_new_tokens,
         max_total_tokens=max_total_tokens,
@@ -134,23 +115,30 @@ def provenance(identity: Identity, usage: Usage) -> dict[str, object]:
     }
 
 
-class GenerateRenderer:
-    """Events of text; the last one before [DONE] tells usage and identity."""
+class GenerateFace:
+    """A text, its usage and what made it; as events, the last before [DONE] tells the latter."""
 
     def __init__(self, identity: Identity, prefix: str) -> None:
         self.identity = identity
         self.prefix = prefix
 
-    def begin(self, _: Sequence[CompletionStream]) -> Iterator[bytes]:
-        if self.prefix:
-            yield b'data: {"text":' + json_bytes(self.prefix) + b"}\n\n"
+    def whole(self, completions: Sequence[Completion]) -> object:
+        [completion] = completions
+        [choice] = completion.choices
+        return {
+            "generated_text": self.prefix + choice.text,
+            "finish_reason": choice.finish_reason,
+            **provenance(self.identity, completion.usage),
+        }
 
-    def render(self, delta: Delta, _: int) -> Iterator[bytes]:
-        text = b'data: {"text":' + json_bytes(delta.text)
+    def begin(self, _: Sequence[CompletionStream]) -> bytes:
+        return b'data: {"text":%b}\n\n' % json_bytes(self.prefix) if self.prefix else b""
+
+    def render(self, delta: Delta, _: int) -> bytes:
         if delta.finish_reason is not None:
-            yield text + b',"finish_reason":"' + delta.finish_reason.encode() + b'"}\n\n'
-        elif delta.text:
-            yield text + b"}\n\n"
+            text, reason = json_bytes(delta.text), delta.finish_reason.encode()
+            return b'data: {"text":%b,"finish_reason":"%b"}\n\n' % (text, reason)
+        return b'data: {"text":%b}\n\n' % json_bytes(delta.text) if delta.text else b""
 
-    def end(self, streams: Sequence[CompletionStream]) -> Iterator[bytes]:
-        yield b"data: " + json_bytes(provenance(self.identity, streams[0].usage)) + b"\n\n" + DONE
+    def end(self, streams: Sequence[CompletionStream]) -> bytes:
+        return b"data: " + json_bytes(provenance(self.identity, streams[0].usage)) + b"\n\n" + DONE

@@ -4,14 +4,34 @@ from __future__ import annotations
 
 import asyncio
 from http import HTTPStatus
+from typing import cast
 
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
 from appliance.api.errors import error_bytes
+from appliance.api.sse import DIRECT_BODY
 
 MAX_HEAD_BYTES = 64 * 1024  # beyond the first read, which the event loop bounds
 HEAD_TIMEOUT_S = 30.0
 WRITE_TIMEOUT_S = 60.0  # without progress, once the socket's buffers are full
+
+
+class ChunkedBody:
+    """Writes pieces of an answer as uvicorn 0.54 would if it were sent them: see sse.DirectBody."""
+
+    __slots__ = ("_cycle",)
+
+    def __init__(self, cycle: RequestResponseCycle) -> None:
+        self._cycle = cycle
+
+    @property
+    def is_open(self) -> bool:
+        cycle = self._cycle
+        is_chunked = bool(cycle.chunked_encoding)  # known once the head is out
+        return is_chunked and not (cycle.flow.write_paused or cycle.disconnected)
+
+    def write(self, piece: bytes) -> None:
+        self._cycle.transport.write(b"%x\r\n%b\r\n" % (len(piece), piece))
 
 
 class BoundedHttpProtocol(HttpToolsProtocol):
@@ -57,6 +77,9 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         self._stop_timer()
         self._num_loose_bytes = 0
         super().on_headers_complete()
+        if self.cycle is not None:
+            extensions: dict[str, object] = {DIRECT_BODY: ChunkedBody(self.cycle)}
+            self.scope["extensions"] = cast("dict[str, dict[object, object]]", extensions)
 
     def on_body(self, body: bytes) -> None:
         self._num_loose_bytes = 0

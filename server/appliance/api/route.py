@@ -2,38 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Coroutine
 from hashlib import sha256
-from typing import Annotated, Any, cast
+from typing import Annotated, Any, cast, get_type_hints
 
 from fastapi import Depends, Request
 from fastapi.routing import APIRoute
-from pydantic import JsonValue
-from starlette.responses import Response
+from pydantic import TypeAdapter, ValidationError
+from starlette.types import Receive, Scope, Send
 
 from appliance.api.body import read_json
 from appliance.api.disconnect import run_while_connected
-from appliance.api.errors import CLIENT_CLOSED_REQUEST, ErrorResponse
+from appliance.api.errors import ErrorResponse, answer_error, describe_problems
 from appliance.api.openai.prompts import check_num_ids
 from appliance.api.state import ApplianceState
+from appliance.errors import ApplianceError
 
 
 async def get_state(request: Request) -> ApplianceState:
     return cast("ApplianceState", request.app.state.appliance)
 
 
-async def get_request_id(request: Request) -> str:
-    return cast("str", request.scope["request_id"])
-
-
-async def get_cache_salt(request: Request) -> bytes:
-    """Who brings the same key, or none, shares computed prompts; a stranger cannot time them."""
-    return sha256(request.headers.get("authorization", "").encode()).digest()
-
-
 StateDependency = Annotated[ApplianceState, Depends(get_state)]
-RequestIdDependency = Annotated[str, Depends(get_request_id)]
-CacheSaltDependency = Annotated[bytes, Depends(get_cache_salt)]
 
 # "default" also keeps FastAPI from documenting a 422 that is never sent.
 ERRORS: dict[int | str, dict[str, Any]] = {
@@ -48,30 +37,64 @@ MODEL_ERRORS = ERRORS | {
 }
 
 
-class JsonRequest(Request):
-    """A request whose body has been read and parsed by us."""
+class Post(Request):
+    """A request whose body has been read, and what its endpoint may want to know beside it."""
 
-    parsed: JsonValue = None
+    @property
+    def appliance(self) -> ApplianceState:
+        return cast("ApplianceState", self.app.state.appliance)
 
-    async def body(self) -> bytes:
-        return b"read"  # FastAPI asks only whether there is one
+    @property
+    def request_id(self) -> str:
+        return cast("str", self.scope["request_id"])
 
-    async def json(self) -> JsonValue:
-        return self.parsed
+    @property
+    def cache_salt(self) -> bytes:
+        """Who brings the same key, or none, shares computed prompts: no stranger can time them."""
+        return sha256(self.headers.get("authorization", "").encode()).digest()
 
 
 class JsonRoute(APIRoute):
-    """Reads the body with our limits, and drops the work if the client leaves before its answer."""
+    """FastAPI describes it, we answer it: `endpoint(body, post)` for a body that fits its type.
 
-    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
-        handle = super().get_route_handler()
+    What FastAPI does for a request that nobody here needs took a third of a short answer's time.
+    """
 
-        async def handle_json(request: Request) -> Response:
-            state = await get_state(request)
-            json_request = JsonRequest(request.scope, request.receive)
-            json_request.parsed = await read_json(request, state.max_body_bytes)
-            check_num_ids(json_request.parsed, state.max_context_tokens)
-            response = await run_while_connected(request.receive, handle(json_request))
-            return response or Response(status_code=CLIENT_CLOSED_REQUEST)
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._body_type: TypeAdapter[Any] = TypeAdapter(get_type_hints(self.endpoint)["body"])
 
-        return handle_json
+    async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["method"] == "POST":
+            await self.answer(scope, receive, send)
+        else:
+            await super().handle(scope, receive, send)
+
+    async def answer(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Reads the body with our limits, then drops the work if the client leaves before its end.
+
+        Reached from the Edge without a search among all routes.
+        """
+        scope["route"] = self
+        post = Post(scope, receive)
+        state = post.appliance
+        try:
+            parsed = await read_json(post, state.max_body_bytes)
+            check_num_ids(parsed, state.max_context_tokens)
+        except ApplianceError as error:
+            await answer_error(error, state.metrics)(scope, receive, send)
+        else:
+            await run_while_connected(receive, self._respond(parsed, post, send))
+
+    async def _respond(self, parsed: object, post: Post, send: Send) -> None:
+        try:
+            response = await self.endpoint(self._validate(parsed), post)
+        except ApplianceError as error:
+            response = answer_error(error, post.appliance.metrics)
+        await response(post.scope, post.receive, send)
+
+    def _validate(self, parsed: object) -> object:
+        try:
+            return self._body_type.validate_python(parsed)
+        except ValidationError as error:
+            raise describe_problems(error.errors()) from None

@@ -1,8 +1,7 @@
 """Server-sent events: writes a completion as it grows, for as long as someone reads.
 
-A slow client slows only itself: the next delta is taken when the socket took the last one.
-Meanwhile the answer waits in its stream, which holds no more than its own number of tokens; when
-many wait, they come as one delta.
+A slow client slows only itself: while its socket takes no more, its answer waits here, which is no
+more than its own number of tokens; when many wait, they are written as one.
 """
 
 from __future__ import annotations
@@ -10,14 +9,13 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
-from collections.abc import AsyncGenerator, Iterator, Sequence
-from contextlib import aclosing
-from typing import Protocol
+from collections.abc import Callable, Iterable, Sequence
+from functools import partial
+from typing import Protocol, cast
 
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-from appliance.api.disconnect import run_while_connected
 from appliance.api.errors import failure_bytes
 from appliance.completion import CompletionRequest, CompletionService, CompletionStream, Delta
 from appliance.errors import ServiceError
@@ -25,136 +23,178 @@ from appliance.errors import ServiceError
 logger = logging.getLogger(__name__)
 
 DONE = b"data: [DONE]\n\n"
+PING = b": ping\n\n"  # a comment, which clients skip
+MANY_WAITING = 16  # deltas: as many mean that the client is slower than the model
+DIRECT_BODY = "appliance.direct_body"  # among a scope's extensions; api/protocol.py puts it there
 NumberedDelta = tuple[int, Delta]  # the number is that of its stream
-Arrivals = asyncio.Queue[tuple[int, Delta | Exception | None]]
 
 HEADERS = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
 
+# Compact JSON in ASCII: no byte of a text can be taken for the end of a line of the stream.
+encode_json: Callable[[object], str] = json.JSONEncoder(separators=(",", ":")).encode
+
 
 def json_bytes(value: object) -> bytes:
-    """Compact JSON in ASCII: no byte of a text can be taken for the end of a line of the stream."""
-    return json.dumps(value, separators=(",", ":")).encode()
+    return encode_json(value).encode()
+
+
+class DirectBody(Protocol):
+    """Writes a body without a task in between, as long as that does not have to wait."""
+
+    @property
+    def is_open(self) -> bool:
+        """Whether a piece can be written now: the head is out, and the client reads."""
+
+    def write(self, piece: bytes) -> None: ...
 
 
 class Renderer(Protocol):
-    """How one face of the API writes a stream."""
+    """How one face of the API writes a stream: each time whole events, or nothing."""
 
-    def begin(self, streams: Sequence[CompletionStream]) -> Iterator[bytes]:
-        """What comes before the first delta, which is known to be there."""
+    def begin(self, streams: Sequence[CompletionStream]) -> bytes:
+        """What comes before the first delta."""
 
-    def render(self, delta: Delta, stream_number: int) -> Iterator[bytes]: ...
+    def render(self, delta: Delta, stream_number: int) -> bytes: ...
 
-    def end(self, streams: Sequence[CompletionStream]) -> Iterator[bytes]:
+    def end(self, streams: Sequence[CompletionStream]) -> bytes:
         """What comes after the last delta, `[DONE]` included."""
 
 
 class EventStream(Response):
-    """Writes one or more completions; whatever happens, they are closed at the end."""
+    """Writes one or more completions; whatever happens, they are closed at the end.
+
+    A delta is written where it arrives, in the engine's call into the loop, if the socket takes it;
+    else it waits for the task that answers the request.
+    """
 
     media_type = "text/event-stream"
 
     def __init__(
-        self,
-        streams: Sequence[CompletionStream],
-        first: NumberedDelta | None,
-        rest: AsyncGenerator[NumberedDelta, None],
-        renderer: Renderer,
+        self, streams: Sequence[CompletionStream], renderer: Renderer, ping_interval_s: float | None
     ) -> None:
         super().__init__(headers=HEADERS)
         del self.headers["content-length"]
-        self.streams = streams
-        self.first = first
-        self.rest = rest
-        self.renderer = renderer
+        self._streams = streams
+        self._renderer = renderer
+        self._ping_interval_s = ping_interval_s
+        self._direct: DirectBody | None = None  # there is one while the task has nothing to write
+        self._waiting: list[NumberedDelta] = []
+        self._wakeup = asyncio.Event()  # something waits, or there was an end
+        self._is_silent = True  # since the task last looked
+        self._error: BaseException | None = None  # the first of all streams
+        self._num_open = len(streams)
+        for number, stream in enumerate(streams):
+            stream.follow(partial(self._take, number)).add_done_callback(self._note_end)
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+    async def __call__(self, scope: Scope, _: Receive, send: Send) -> None:
+        direct = scope.get("extensions", {}).get(DIRECT_BODY)
         try:
-            await run_while_connected(receive, self._write(send))
+            await self._write(send, cast("DirectBody | None", direct))
         finally:
-            await close_all(self.streams)
+            close_all(self._streams)
 
-    async def _write(self, send: Send) -> None:
+    async def wait_for_first(self) -> None:
+        """Until there is a delta, or, if there is none, raise the error that came in its place.
+
+        Gives up when it is time to say that we are still here, which takes the status away.
+        """
+        try:
+            async with asyncio.timeout(self._ping_interval_s):
+                await self._wakeup.wait()
+        except TimeoutError:
+            return
+        if self._error is not None and not self._waiting:
+            raise self._error
+
+    def _take(self, number: int, delta: Delta) -> None:
+        direct = self._direct
+        if direct is None or self._waiting or not direct.is_open:
+            self._waiting.append((number, delta))
+            self._wakeup.set()
+        elif piece := self._renderer.render(delta, number):
+            self._is_silent = False
+            direct.write(piece)
+
+    def _note_end(self, end: asyncio.Future[None]) -> None:
+        self._num_open -= 1
+        if not end.cancelled():
+            self._error = self._error or end.exception()
+        self._wakeup.set()
+
+    async def _write(self, send: Send, direct: DirectBody | None) -> None:
         await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
         try:
-            await self._write_events(send)
+            last = await self._write_events(send, direct)
         except Exception as error:  # noqa: BLE001  # an edge: logged, told, and over
             # The status has been sent, so the error is the last event, and [DONE] never comes.
             log = logger.info if isinstance(error, ServiceError) else logger.exception
             log("stream_failed", extra={"code": getattr(error, "code", None)})
-            await _send_event(send, b"data: " + failure_bytes(error) + b"\n\n")
-        await send({"type": "http.response.body", "body": b""})
+            last = b"data: " + failure_bytes(error) + b"\n\n"
+        await send({"type": "http.response.body", "body": last})
 
-    async def _write_events(self, send: Send) -> None:
-        for event in self.renderer.begin(self.streams):
-            await _send_event(send, event)
-        async with aclosing(self.rest):
-            numbered = self.first
-            while numbered is not None:
-                number, delta = numbered
-                for event in self.renderer.render(delta, number):
-                    await _send_event(send, event)
-                numbered = await anext(self.rest, None)
-        for event in self.renderer.end(self.streams):
-            await _send_event(send, event)
+    async def _write_events(self, send: Send, direct: DirectBody | None) -> bytes:
+        """Returns what is to be written last, so that it goes out with the end of the body."""
+        renderer = self._renderer
+        await _send(send, renderer.begin(self._streams))
+        while True:
+            while self._waiting:
+                waiting, self._waiting = self._waiting, []
+                for number, delta in waiting if len(waiting) < MANY_WAITING else merge(waiting):
+                    await _send(send, renderer.render(delta, number))
+            if self._error is not None:
+                raise self._error
+            if not self._num_open:
+                return renderer.end(self._streams)
+            self._wakeup.clear()
+            self._direct = direct
+            await self._wait(send)
+            self._direct = None
+
+    async def _wait(self, send: Send) -> None:
+        """Until the task has something to do; a proxy cuts connections on which nothing moves."""
+        while not self._wakeup.is_set():
+            self._is_silent = True
+            try:
+                async with asyncio.timeout(self._ping_interval_s):
+                    await self._wakeup.wait()
+            except TimeoutError:
+                if self._is_silent:
+                    await _send(send, PING)
 
 
-async def _send_event(send: Send, event: bytes) -> None:
-    await send({"type": "http.response.body", "body": event, "more_body": True})
+async def _send(send: Send, piece: bytes) -> None:
+    if piece:
+        await send({"type": "http.response.body", "body": piece, "more_body": True})
 
 
 async def start_stream(
-    service: CompletionService, requests: Sequence[CompletionRequest], renderer: Renderer
+    service: CompletionService,
+    requests: Sequence[CompletionRequest],
+    renderer: Renderer,
+    ping_interval_s: float | None,
 ) -> EventStream:
     """Answers once the first delta is there: until then an error still has its own status."""
     streams: list[CompletionStream] = []
     try:
         for request in requests:
             streams += [await service.start(request)]
-        deltas = merge(streams)
-        first = await anext(deltas, None)
+        events = EventStream(streams, renderer, ping_interval_s)
+        await events.wait_for_first()
     except BaseException:
-        await close_all(streams)
+        close_all(streams)
         raise
-    return EventStream(streams, first, deltas, renderer)
+    return events
 
 
-async def merge(streams: Sequence[CompletionStream]) -> AsyncGenerator[NumberedDelta, None]:
-    """The deltas of all streams as they come; the first error ends them."""
-    if len(streams) == 1:
-        async for delta in streams[0]:
-            yield 0, delta
-        return
-    queue: Arrivals = asyncio.Queue()
-    pumps = [
-        asyncio.create_task(_pump(stream, number, queue)) for number, stream in enumerate(streams)
-    ]
-    try:
-        num_open = len(pumps)
-        while num_open:
-            number, item = await queue.get()
-            if isinstance(item, Exception):
-                raise item
-            if item is None:
-                num_open -= 1
-            else:
-                yield number, item
-    finally:
-        for pump in pumps:
-            pump.cancel()
-        await asyncio.gather(*pumps, return_exceptions=True)
+def merge(waiting: Iterable[NumberedDelta]) -> Iterable[NumberedDelta]:
+    """One delta for all of a choice."""
+    merged: dict[tuple[int, int], Delta] = {}
+    for number, delta in waiting:
+        key = number, delta.index
+        merged[key] = merged[key] + delta if key in merged else delta
+    return [(number, delta) for (number, _), delta in merged.items()]
 
 
-async def _pump(stream: CompletionStream, number: int, queue: Arrivals) -> None:
-    """Reads on whoever waits, so that a stop string ends its sequence at once."""
-    try:
-        async for delta in stream:
-            queue.put_nowait((number, delta))
-    except Exception as error:  # noqa: BLE001  # raised again by the reader
-        queue.put_nowait((number, error))
-    else:
-        queue.put_nowait((number, None))
-
-
-async def close_all(streams: Sequence[CompletionStream]) -> None:
+def close_all(streams: Sequence[CompletionStream]) -> None:
     for stream in streams:
-        await stream.aclose()
+        stream.close()

@@ -24,6 +24,7 @@ class ApplianceState:
     bound_host: str
     allowed_hosts: tuple[str, ...] = ()
     generation: str | None = None
+    ping_interval_s: float | None = None  # None: a stream with nothing to say is silent
     status: Status = "loading"
     reason: str = "The model is being loaded."
     service: CompletionService | None = (

@@ -14,7 +14,7 @@ from appliance.api.errors import naming
 from appliance.api.fields import MAX_COUNT, RequestModel, given
 from appliance.api.openai.messages import MAX_MESSAGES, Message, template_messages
 from appliance.api.openai.shared import ModelName
-from appliance.api.route import MODEL_ERRORS, JsonRoute, StateDependency
+from appliance.api.route import MODEL_ERRORS, JsonRoute, Post
 from appliance.api.sse import json_bytes
 from appliance.completion import ChatPrompt
 from appliance.errors import InvalidRequest
@@ -75,10 +75,10 @@ class DetokenizeResponse(BaseModel):
 )
 async def tokenize(
     body: Annotated[TokenizeRequest, Body(openapi_examples=examples.TOKENIZE)],
-    state: StateDependency,
+    post: Post,
 ) -> Response:
     """The token ids that a prompt or a conversation becomes."""
-    service, _ = state.require(body.model)
+    service, _ = post.appliance.require(body.model)
     prompt: str | ChatPrompt = body.prompt or ""
     if body.messages is not None:
         messages = await asyncio.to_thread(template_messages, body.messages)
@@ -88,7 +88,7 @@ async def tokenize(
     )
     answer = {
         "count": len(token_ids),
-        "max_model_len": state.max_context_tokens,
+        "max_model_len": post.appliance.max_context_tokens,
         "tokens": token_ids,
     }
     return Response(json_bytes(answer), media_type="application/json")
@@ -103,10 +103,10 @@ async def tokenize(
 )
 async def detokenize(
     body: Annotated[DetokenizeRequest, Body(openapi_examples=examples.DETOKENIZE)],
-    state: StateDependency,
+    post: Post,
 ) -> Response:
     """The text of token ids; special tokens are written out."""
-    service, _ = state.require(body.model)
+    service, _ = post.appliance.require(body.model)
     with naming("tokens"):
         text = await service.detokenize(tuple(body.tokens))
     return Response(json_bytes({"prompt": text}), media_type="application/json")

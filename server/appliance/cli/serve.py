@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 # How the help groups the settings; what is listed nowhere stands in the last group.
 GROUPS = {
     "model": ("model_path", "model_name", "generation"),
-    "network": ("host", "port", "allowed_hosts", "max_body_bytes"),
+    "network": ("host", "port", "allowed_hosts", "max_body_bytes", "ping_interval_s"),
     "computing": ("engine", "device", "dtype", "quantization", "threads"),
     "load": (
         "max_context_tokens",

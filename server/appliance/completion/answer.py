@@ -28,7 +28,7 @@ class ToolCall:
     arguments: str
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(slots=True, kw_only=True)  # frozen, it would cost a token more than its text does
 class Delta:
     """The next piece of choice `index`. The last one carries `finish_reason`."""
 

@@ -36,18 +36,16 @@ class ChoiceDecoder:
         self._hidden_token_ids = hidden_token_ids  # stop tokens: they end the text
         self._constraint = constraint
         self._tools = tools
-        self._held = HeldTokens()
+        self._held: HeldTokens | None = None  # from the first log-probabilities on
 
     def push(self, event: TokenEvent) -> Delta | None:
         """The delta this event makes, or None while its text is held back."""
         text = "" if event.token_id is None else self._push_token(event.token_id, event.logprobs)
         finish = self._finish_word(event.finish_reason)
-        self.is_finished = finish is not None
-        if self.is_finished:
+        if finish is not None:
+            self.is_finished = True
             text += self._detokenizer.flush()
-        tokens = self._held.release(len(text))
-        if self.is_finished:
-            tokens += self._held.close(is_cut=self._detokenizer.stopped is not None)
+        tokens = () if self._held is None else self._release(self._held, len(text))
         calls: tuple[ToolCall, ...] = ()
         if self._tools is not None:
             text, calls = self._tools.read(text, is_last=self.is_finished)
@@ -65,11 +63,19 @@ class ChoiceDecoder:
             return ""
         text = self._detokenizer.push(token_id)
         if logprobs is not None:
+            if self._held is None:
+                self._held = HeldTokens()
             choice = token_choice(self._tokenizer, logprobs)
             # The token that completes a stop string stays held, whatever of it is text.
             has_stopped = self._detokenizer.stopped is not None
             self._held.add(choice, len(text) + self._detokenizer.num_held + has_stopped)
         return text
+
+    def _release(self, held: HeldTokens, num_chars: int) -> tuple[TokenChoice, ...]:
+        tokens = held.release(num_chars)
+        if self.is_finished:
+            tokens += held.close(is_cut=self._detokenizer.stopped is not None)
+        return tokens
 
     def _finish_word(self, reason: FinishReason | None) -> FinishWord | None:
         if self._detokenizer.stopped is not None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -68,8 +68,7 @@ class TokenLogprobs:
     top: tuple[tuple[int, float], ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class TokenEvent:
+class TokenEvent(NamedTuple):
     """What a step says about one sequence. The last event of a sequence carries `finish_reason`.
 
     A stop token is reported like any other, with finish_reason STOP; whoever makes text leaves it
@@ -159,9 +158,11 @@ class Sequence:
         finish_reason: FinishReason | None,
     ) -> TokenEvent:
         """What a computed step says; the first event carries the prompt's log-probabilities."""
-        prompt_logprobs, embedding = None, None
         is_first = self.num_new_tokens <= 1
-        if self.params.num_prompt_logprobs is not None and is_first:
+        if not is_first:
+            return TokenEvent(self.sequence_id, token_id, logprobs, finish_reason)
+        prompt_logprobs, embedding = None, None
+        if self.params.num_prompt_logprobs is not None:
             prompt_logprobs = tuple(self.prompt_logprobs or [None])
         if self.hidden_sum is not None:
             embedding = (self.hidden_sum / len(self.prompt_ids)).astype(np.float32)
@@ -171,7 +172,7 @@ class Sequence:
             logprobs,
             finish_reason,
             prompt_logprobs=prompt_logprobs,
-            num_reused_tokens=self.num_reused_tokens if is_first else 0,
+            num_reused_tokens=self.num_reused_tokens,
             embedding=embedding,
         )
 
@@ -184,8 +185,7 @@ class LogitRows(StrEnum):
     ALL = "all"
 
 
-@dataclass(frozen=True, slots=True)
-class Chunk:
+class Chunk(NamedTuple):
     """A run of one sequence's tokens [start, start + length) to compute in one forward pass."""
 
     sequence: Sequence

@@ -12,11 +12,10 @@ from appliance.engine.sequence import FinishReason, TokenEvent
 class SequenceStream:
     """The events of one sequence, for one reader on the event loop that submitted it.
 
-    It ends after the final event. Leaving early does not cancel: close it, best with
-    `contextlib.aclosing`.
+    The reader iterates, or follows. It ends after the final event. Leaving early does not cancel.
     """
 
-    __slots__ = ("_cancel", "_events", "_waiter", "finished", "loop", "sequence_id")
+    __slots__ = ("_cancel", "_events", "_take", "_waiter", "finished", "loop", "sequence_id")
 
     def __init__(
         self,
@@ -30,6 +29,15 @@ class SequenceStream:
         self._cancel = cancel
         self._events: deque[TokenEvent] = deque()
         self._waiter: asyncio.Future[None] | None = None
+        self._take: Callable[[TokenEvent], None] | None = None
+
+    def follow(self, take: Callable[[TokenEvent], None]) -> None:
+        """Hand every event to `take`, which must not raise: those that are here now, others in the
+        call that brings them to the loop. Waking a task for each would cost more than the rest.
+        """
+        self._take = take
+        while self._events:
+            take(self._events.popleft())
 
     def __aiter__(self) -> SequenceStream:
         return self
@@ -45,11 +53,6 @@ class SequenceStream:
                 self._waiter = None
         return self._events.popleft()
 
-    @property
-    def num_waiting(self) -> int:
-        """How many events nobody has read yet."""
-        return len(self._events)
-
     def cancel(self, reason: FinishReason = FinishReason.CANCELLED) -> None:
         """Have the sequence end soon; its final event gives this reason if it was not over already.
 
@@ -57,14 +60,14 @@ class SequenceStream:
         """
         self._cancel(self.sequence_id, reason)
 
-    async def aclose(self) -> None:
-        self.cancel()
-
     def push(self, event: TokenEvent) -> None:
         """Hand the reader an event; called on the loop."""
-        self._events.append(event)
         if event.finish_reason is not None:
             self.finished.set_result(None)
+        if self._take is not None:
+            self._take(event)
+            return
+        self._events.append(event)
         if self._waiter is not None and not self._waiter.done():
             self._waiter.set_result(None)
 

@@ -394,7 +394,7 @@ def test_closing_a_stream_frees_all_of_its_sequences() -> None:
         stream = await bench.service.start(request(n=2, max_new_tokens=100))
         bench.engine.step()
         assert bench.engine.num_running == 2
-        await stream.aclose()
+        stream.close()
         bench.engine.step()
         assert bench.engine.num_used_blocks == 0
         assert 'appliance_finished_sequences_total{reason="cancelled"} 2.0' in bench.series()
@@ -414,27 +414,7 @@ WORDS = "a little fox lived in the old forest and walked to the river every day 
 
 
 async def read_texts(stream: CompletionStream, texts: list[str]) -> None:
-    async for delta in stream:
-        texts.append(delta.text)  # noqa: PERF401 - what came before a failure counts
-
-
-@pytest.mark.parametrize("stop", [(), ("river",)])
-def test_a_reader_that_is_far_behind_gets_many_tokens_at_once(stop: tuple[str, ...]) -> None:
-    async def scenario() -> tuple[list[str], list[str]]:
-        prompt, late = Bench(WORDS), Bench(WORDS)
-        told = []
-        for bench, num_steps in ((prompt, 0), (late, 60)):
-            stream = await bench.service.start(request(max_new_tokens=60, stop=stop))
-            for _ in range(num_steps):
-                bench.engine.step()
-            texts: list[str] = []
-            await bench.finish(read_texts(stream, texts))
-            told.append(texts)
-        return told[0], told[1]
-
-    one_by_one, at_once = asyncio.run(scenario())
-    assert "".join(one_by_one) == "".join(at_once) == WORDS.partition(stop[0] if stop else "#")[0]
-    assert len(at_once) < len(one_by_one)
+    await stream.follow(lambda delta: texts.append(delta.text))
 
 
 def test_what_waited_is_told_before_the_failure_that_ended_it() -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from contextlib import aclosing
 from typing import TYPE_CHECKING, TypeVarTuple
 
 import numpy as np
@@ -231,7 +230,7 @@ def test_a_reader_that_found_the_end_itself_gives_the_reason() -> None:
         stream = engine.submit([1], greedy(50))
         engine.step()
         stream.cancel(FinishReason.STOP)
-        await stream.aclose()
+        stream.cancel()
         engine.step()
         assert engine.num_used_blocks == 0
         assert reason_of(await read(stream)) is FinishReason.STOP
@@ -253,13 +252,14 @@ def test_cancelling_what_has_ended_or_never_was_does_nothing() -> None:
     asyncio.run(scenario())
 
 
-def test_closing_a_stream_cancels_its_sequence() -> None:
+def test_a_reader_may_leave_and_cancel_its_sequence() -> None:
     async def scenario() -> None:
         engine = make_engine(FakeRunner())
-        async with aclosing(engine.submit([1], greedy(50))) as stream:
-            engine.step()
-            async for _ in stream:
-                break
+        stream = engine.submit([1], greedy(50))
+        engine.step()
+        async for _ in stream:
+            break
+        stream.cancel()
         engine.step()
         assert engine.num_used_blocks == engine.num_running == 0
 
@@ -271,8 +271,11 @@ def test_a_reader_that_is_cancelled_while_it_waits_cancels_its_sequence() -> Non
         engine = make_engine(FakeRunner())
 
         async def consume() -> None:
-            async with aclosing(engine.submit([1], greedy(50))) as stream:
+            stream = engine.submit([1], greedy(50))
+            try:
                 await read(stream)
+            finally:
+                stream.cancel()
 
         reader = asyncio.create_task(consume())
         await asyncio.sleep(0)

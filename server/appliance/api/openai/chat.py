@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import time
-import uuid
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Annotated
@@ -13,6 +11,7 @@ from fastapi import APIRouter, Body
 from starlette.responses import Response
 
 from appliance.api import examples
+from appliance.api.answer import answer
 from appliance.api.fields import given
 from appliance.api.openai.chat_answer import ChatCompletion
 from appliance.api.openai.chat_schema import (
@@ -25,18 +24,14 @@ from appliance.api.openai.chat_schema import (
 )
 from appliance.api.openai.logprobs import chat_logprobs
 from appliance.api.openai.messages import template_messages
-from appliance.api.route import (
-    MODEL_ERRORS,
-    CacheSaltDependency,
-    JsonRoute,
-    RequestIdDependency,
-    StateDependency,
-)
-from appliance.api.sse import DONE, json_bytes, start_stream
+from appliance.api.openai.shared import answer_head
+from appliance.api.route import MODEL_ERRORS, JsonRoute, Post
+from appliance.api.sse import DONE, json_bytes
 from appliance.api.usage import openai_usage_dict
 from appliance.completion import (
     ChatPrompt,
     Choice,
+    Completion,
     CompletionRequest,
     CompletionStream,
     Delta,
@@ -69,37 +64,20 @@ EXAMPLE_STREAM = (
 )
 async def create_chat_completion(
     body: Annotated[ChatRequest, Body(openapi_examples=examples.CHAT)],
-    state: StateDependency,
-    request_id: RequestIdDependency,
-    cache_salt: CacheSaltDependency,
+    post: Post,
 ) -> Response:
     """The assistant's next message. Parameters that cannot be honoured are refused by name."""
-    service, identity = state.require(body.model)
-    state.check_num_choices(1, given(body.n, 1))
-    request = await asyncio.to_thread(to_completion_request, body, request_id, cache_salt)
-    head: dict[str, object] = {
-        "id": f"chatcmpl-{uuid.uuid4().hex}",
-        "object": "chat.completion",
-        "created": int(time.time()),
-        "model": body.model,
-        "system_fingerprint": identity.fingerprint,
-    }
-    if body.stream:
-        return await start_stream(service, [request], ChatRenderer(body, head))
-    completion = await service.complete(request)
-    answer = head | {
-        "choices": [_choice(body, choice) for choice in completion.choices],
-        "usage": openai_usage_dict(completion.usage),
-    }
-    return Response(json_bytes(answer), media_type="application/json")
+    _, identity = post.appliance.require(body.model)
+    post.appliance.check_num_choices(1, given(body.n, 1))
+    request = await asyncio.to_thread(to_completion_request, body, post)
+    head = answer_head("chatcmpl", "chat.completion", identity)
+    return await answer(post, [request], ChatFace(body, head), streams=body.stream)
 
 
-def to_completion_request(
-    body: ChatRequest, request_id: str, cache_salt: bytes
-) -> CompletionRequest:
+def to_completion_request(body: ChatRequest, post: Post) -> CompletionRequest:
     return CompletionRequest(
-        request_id=request_id,
-        cache_salt=cache_salt,
+        request_id=post.request_id,
+        cache_salt=post.cache_salt,
         prompt=ChatPrompt(
             messages=template_messages(body.messages),
             tools=tuple(_tool(tool) for tool in body.tools or ()),
@@ -160,21 +138,33 @@ def _call(call: ToolCall) -> dict[str, object]:
     }
 
 
-class ChatRenderer:
+class ChatFace:
     """Writes chunks around parts that are the same in all of them, so that a token costs little."""
 
     def __init__(self, body: ChatRequest, head: Mapping[str, object]) -> None:
         chunk_head = {**head, "object": "chat.completion.chunk"}
         self._body = body
+        self._head = head
         self._before = b"data: " + json_bytes(chunk_head)[:-1] + b',"choices":['
         self._after = b',"usage":null}\n\n' if body.includes_usage else b"}\n\n"
         self._num_calls: Counter[int] = Counter()
 
-    def begin(self, _: Sequence[CompletionStream]) -> Iterator[bytes]:
-        for index in range(self._body.n or 1):
-            yield self._chunk(index, b'{"role":"assistant","content":"","refusal":null}')
+    def whole(self, completions: Sequence[Completion]) -> object:
+        [completion] = completions
+        return {
+            **self._head,
+            "choices": [_choice(self._body, choice) for choice in completion.choices],
+            "usage": openai_usage_dict(completion.usage),
+        }
 
-    def render(self, delta: Delta, _: int) -> Iterator[bytes]:
+    def begin(self, _: Sequence[CompletionStream]) -> bytes:
+        first = b'{"role":"assistant","content":"","refusal":null}'
+        return b"".join(self._chunk(index, first) for index in range(self._body.n or 1))
+
+    def render(self, delta: Delta, _: int) -> bytes:
+        return b"".join(self._call_chunks(delta)) if delta.tool_calls else self._text_chunk(delta)
+
+    def _call_chunks(self, delta: Delta) -> Iterator[bytes]:
         for call in delta.tool_calls:
             number = self._num_calls[delta.index]
             if number and self._body.parallel_tool_calls is False:
@@ -183,16 +173,20 @@ class ChatRenderer:
             yield self._chunk(
                 delta.index, json_bytes({"tool_calls": [{"index": number, **_call(call)}]})
             )
-        if delta.text or delta.tokens or delta.finish_reason:
-            content = b'{"content":' + json_bytes(delta.text) + b"}" if delta.text else b"{}"
-            logprobs = json_bytes(chat_logprobs(delta.tokens)) if delta.tokens else b"null"
-            yield self._chunk(delta.index, content, logprobs, delta.finish_reason)
+        yield self._text_chunk(delta)
 
-    def end(self, streams: Sequence[CompletionStream]) -> Iterator[bytes]:
-        if self._body.includes_usage:
-            usage = json_bytes(openai_usage_dict(streams[0].usage))
-            yield self._before + b'],"usage":' + usage + b"}\n\n"
-        yield DONE
+    def _text_chunk(self, delta: Delta) -> bytes:
+        if not (delta.text or delta.tokens or delta.finish_reason):
+            return b""
+        content = b'{"content":%b}' % json_bytes(delta.text) if delta.text else b"{}"
+        logprobs = json_bytes(chat_logprobs(delta.tokens)) if delta.tokens else b"null"
+        return self._chunk(delta.index, content, logprobs, delta.finish_reason)
+
+    def end(self, streams: Sequence[CompletionStream]) -> bytes:
+        if not self._body.includes_usage:
+            return DONE
+        usage = json_bytes(openai_usage_dict(streams[0].usage))
+        return self._before + b'],"usage":' + usage + b"}\n\n" + DONE
 
     def _chunk(
         self, index: int, delta: bytes, logprobs: bytes = b"null", finish: str | None = None

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import asyncio
-import time
-import uuid
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Annotated
 
 from fastapi import APIRouter, Body
 from starlette.responses import Response
 
 from appliance.api import examples
+from appliance.api.answer import answer
 from appliance.api.fields import given
 from appliance.api.openai.completions_schema import (
     DEFAULT_NEW_TOKENS,
@@ -26,20 +24,14 @@ from appliance.api.openai.logprobs import (
     token_bytes,
 )
 from appliance.api.openai.prompts import split_prompts
-from appliance.api.route import (
-    MODEL_ERRORS,
-    CacheSaltDependency,
-    JsonRoute,
-    RequestIdDependency,
-    StateDependency,
-)
-from appliance.api.sse import DONE, json_bytes, start_stream
+from appliance.api.openai.shared import answer_head
+from appliance.api.route import MODEL_ERRORS, JsonRoute, Post
+from appliance.api.sse import DONE, json_bytes
 from appliance.api.usage import add_usage, openai_usage_dict
 from appliance.completion import (
     Choice,
     Completion,
     CompletionRequest,
-    CompletionService,
     CompletionStream,
     Delta,
 )
@@ -67,62 +59,30 @@ EXAMPLE_STREAM = (
 )
 async def create_completion(
     body: Annotated[CompletionsRequest, Body(openapi_examples=examples.COMPLETIONS)],
-    state: StateDependency,
-    request_id: RequestIdDependency,
-    cache_salt: CacheSaltDependency,
+    post: Post,
 ) -> Response:
     """Continues each prompt n times. Parameters that cannot be honoured are refused by name."""
-    service, identity = state.require(body.model)
+    service, identity = post.appliance.require(body.model)
     prompts = split_prompts(body.prompt)
-    state.check_num_choices(len(prompts), given(body.n, 1))
-    requests = [to_completion_request(body, prompt, request_id, cache_salt) for prompt in prompts]
-    head: dict[str, object] = {
-        "id": f"cmpl-{uuid.uuid4().hex}",
-        "object": "text_completion",
-        "created": int(time.time()),
-        "model": body.model,
-        "system_fingerprint": identity.fingerprint,
-    }
+    post.appliance.check_num_choices(len(prompts), given(body.n, 1))
+    requests = [to_completion_request(body, prompt, post) for prompt in prompts]
+    head = answer_head("cmpl", "text_completion", identity)
     echoes = [await echo_of(service, prompt) if body.echo else None for prompt in prompts]
-    if body.stream:
-        return await start_stream(service, requests, TextRenderer(body, head, echoes))
-    completions = await complete_all(service, requests)
-    answer = head | {
-        "choices": [
-            _choice(body, choice, number, completion.prompt_choices or (), echo)
-            for number, (completion, echo) in enumerate(zip(completions, echoes, strict=True))
-            for choice in completion.choices
-        ],
-        "usage": openai_usage_dict(add_usage(completion.usage for completion in completions)),
-    }
-    return Response(json_bytes(answer), media_type="application/json")
+    return await answer(post, requests, TextFace(body, head, echoes), streams=body.stream)
 
 
 def to_completion_request(
-    body: CompletionsRequest, prompt: str | tuple[int, ...], request_id: str, cache_salt: bytes
+    body: CompletionsRequest, prompt: str | tuple[int, ...], post: Post
 ) -> CompletionRequest:
     return CompletionRequest(
-        request_id=request_id,
-        cache_salt=cache_salt,
+        request_id=post.request_id,
+        cache_salt=post.cache_salt,
         prompt=prompt,
         max_new_tokens=given(body.max_tokens, DEFAULT_NEW_TOKENS),
         num_logprobs=body.logprobs,
         num_prompt_logprobs=body.logprobs if body.echo else None,
         **body.common(),
     )
-
-
-async def complete_all(
-    service: CompletionService, requests: Sequence[CompletionRequest]
-) -> list[Completion]:
-    """All of them side by side; the first that fails ends the others."""
-    tasks = [asyncio.create_task(service.complete(request)) for request in requests]
-    try:
-        return await asyncio.gather(*tasks)
-    finally:
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
 
 
 def _choice(
@@ -151,7 +111,7 @@ def _logprobs(choice: Choice, prompt_tokens: PromptTokens, echo: Echo | None) ->
     return {name: [*before[name], *values] for name, values in logprobs.items()}
 
 
-class TextRenderer:
+class TextFace:
     """Writes chunks around parts that are the same in all of them, so that a token costs little."""
 
     def __init__(
@@ -161,34 +121,55 @@ class TextRenderer:
         echoes: Sequence[Echo | None],
     ) -> None:
         self._body = body
+        self._head = head
         self._before = b"data: " + json_bytes(head)[:-1] + b',"choices":['
         self._after = b',"usage":null}\n\n' if body.includes_usage else b"}\n\n"
+        self._num_choices = given(body.n, 1)
         self._echoes = echoes
         self._streams: Sequence[CompletionStream] = ()
         self._offsets: dict[int, TextOffsets] = {}
 
-    def begin(self, streams: Sequence[CompletionStream]) -> Iterator[bytes]:
-        self._streams = streams
-        return iter(())
+    def whole(self, completions: Sequence[Completion]) -> object:
+        return {
+            **self._head,
+            "choices": [
+                _choice(self._body, choice, number, completion.prompt_choices or (), echo)
+                for number, (completion, echo) in enumerate(
+                    zip(completions, self._echoes, strict=True)
+                )
+                for choice in completion.choices
+            ],
+            "usage": openai_usage_dict(add_usage(completion.usage for completion in completions)),
+        }
 
-    def render(self, delta: Delta, stream_number: int) -> Iterator[bytes]:
-        index = stream_number * given(self._body.n, 1) + delta.index
-        if index not in self._offsets:
-            echo = self._echoes[stream_number]
-            self._offsets[index] = TextOffsets(0 if echo is None else len(echo.text))
-            if echo is not None:
-                tokens = self._streams[stream_number].prompt_choices or ()
-                yield self._chunk(index, echo.text, echo_logprobs(echo, tokens) if tokens else None)
-        if delta.text or delta.tokens or delta.finish_reason:
+    def begin(self, streams: Sequence[CompletionStream]) -> bytes:
+        self._streams = streams
+        return b""
+
+    def render(self, delta: Delta, stream_number: int) -> bytes:
+        index = stream_number * self._num_choices + delta.index
+        before = b"" if index in self._offsets else self._begin_choice(index, stream_number)
+        if not (delta.text or delta.tokens or delta.finish_reason):
+            return before
+        logprobs = None
+        if self._body.logprobs is not None:
             offsets = self._offsets[index].place(token_bytes(delta.tokens), delta.text)
             logprobs = text_logprobs(delta.tokens, offsets) if delta.tokens else None
-            yield self._chunk(index, delta.text, logprobs, delta.finish_reason)
+        return before + self._chunk(index, delta.text, logprobs, delta.finish_reason)
 
-    def end(self, streams: Sequence[CompletionStream]) -> Iterator[bytes]:
-        if self._body.includes_usage:
-            usage = openai_usage_dict(add_usage(stream.usage for stream in streams))
-            yield self._before + b'],"usage":' + json_bytes(usage) + b"}\n\n"
-        yield DONE
+    def _begin_choice(self, index: int, stream_number: int) -> bytes:
+        echo = self._echoes[stream_number]
+        self._offsets[index] = TextOffsets(0 if echo is None else len(echo.text))
+        if echo is None:
+            return b""
+        tokens = self._streams[stream_number].prompt_choices or ()
+        return self._chunk(index, echo.text, echo_logprobs(echo, tokens) if tokens else None)
+
+    def end(self, streams: Sequence[CompletionStream]) -> bytes:
+        if not self._body.includes_usage:
+            return DONE
+        usage = openai_usage_dict(add_usage(stream.usage for stream in streams))
+        return self._before + b'],"usage":' + json_bytes(usage) + b"}\n\n" + DONE
 
     def _chunk(
         self,

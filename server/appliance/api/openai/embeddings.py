@@ -16,7 +16,7 @@ from appliance.api.errors import naming
 from appliance.api.fields import RequestModel
 from appliance.api.openai.prompts import Prompts, split_prompts
 from appliance.api.openai.shared import ModelName
-from appliance.api.route import MODEL_ERRORS, JsonRoute, StateDependency
+from appliance.api.route import MODEL_ERRORS, JsonRoute, Post
 from appliance.api.sse import json_bytes
 
 router = APIRouter(route_class=JsonRoute, tags=["OpenAI"])
@@ -77,13 +77,13 @@ class EmbeddingsResponse(BaseModel):
 )
 async def create_embeddings(
     body: Annotated[EmbeddingsRequest, Body(openapi_examples=examples.EMBEDDINGS)],
-    state: StateDependency,
+    post: Post,
 ) -> Response:
     """The mean over a text's tokens of the model's final hidden states, scaled to length 1. A model
     that was trained to embed places texts better than one that was trained to write."""
-    service, identity = state.require(body.model)
+    service, identity = post.appliance.require(body.model)
     inputs = split_prompts(body.input)
-    state.check_num_choices(len(inputs), param="input")
+    post.appliance.check_num_choices(len(inputs), param="input")
     with naming("input"):
         embeddings = await service.embed(tuple(inputs))
     write = _as_base64 if body.encoding_format == "base64" else list

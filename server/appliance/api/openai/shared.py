@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+import uuid
 from collections.abc import Mapping
 from typing import Annotated, Literal, Self
 
@@ -9,6 +11,7 @@ from pydantic import AfterValidator, Field, model_validator
 
 from appliance.api.fields import RequestModel, SamplingFields, SamplingModel, given, only, refuse
 from appliance.errors import InvalidRequest
+from appliance.identity import Identity
 
 MAX_CHOICES = 8
 MAX_TOP_LOGPROBS = 20
@@ -42,6 +45,17 @@ def check_bias(bias: Mapping[str, float]) -> Mapping[str, float]:
         if not (token_id.isascii() and token_id.isdigit() and len(token_id) <= 10):
             raise refuse("has a key that is no token id; keys are token ids as strings")
     return bias
+
+
+def answer_head(prefix: str, kind: str, identity: Identity) -> dict[str, object]:
+    """What an answer of either kind begins with."""
+    return {
+        "id": f"{prefix}-{uuid.uuid4().hex}",
+        "object": kind,
+        "created": int(time.time()),
+        "model": identity.model,
+        "system_fingerprint": identity.fingerprint,
+    }
 
 
 class StreamOptions(RequestModel):
