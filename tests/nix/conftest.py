@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.fake_hub import FakeHub, serving
 from tests.nix import local_nix
-from tests.nix.fake_hub import GatedHub
 from tests.nix.local_nix import LocalNix
 
 
@@ -43,6 +43,8 @@ def _store(directory: Path) -> Iterator[LocalNix]:
 
 
 @pytest.fixture
-def hub() -> Iterator[GatedHub]:
-    with GatedHub() as hub:
+def hub(tmp_path: Path) -> Iterator[FakeHub]:
+    root = tmp_path / "repository"
+    root.mkdir()
+    with serving(FakeHub(root)) as hub:
         yield hub

@@ -7,7 +7,7 @@ import json
 import random
 from pathlib import Path
 
-from tests.nix.fake_hub import REPOSITORY, GatedHub
+from tests.fake_hub import REPOSITORY, FakeHub
 from tests.nix.local_nix import STATE, LocalNix
 
 FIRST = "1" * 40
@@ -16,7 +16,7 @@ FIRST = "1" * 40
 class GatedModel:
     """A lock and the repository it pins, with weights nobody has seen before."""
 
-    def __init__(self, hub: GatedHub, directory: Path) -> None:
+    def __init__(self, hub: FakeHub, directory: Path) -> None:
         self.hub = hub
         self.lock_file = directory / "tiny.lock.json"
         weights = random.randbytes(3_000_000)
@@ -26,7 +26,9 @@ class GatedModel:
     def publish(self, revision: str, changed: dict[str, bytes]) -> None:
         """Put the files on the hub under this revision, and lock it."""
         self.files |= changed
-        self.hub.revisions[revision] = dict(self.files)
+        self.hub.revision = revision
+        for name, body in self.files.items():
+            (self.hub.root / name).write_bytes(body)
         pins = {
             name: {"sha256": hashlib.sha256(body).hexdigest(), "size": len(body)}
             for name, body in self.files.items()

@@ -8,12 +8,13 @@ import random
 import subprocess
 import sys
 import threading
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from tests.nix.fake_hub import TOKEN, GatedHub
+from tests.fake_hub import TOKEN, FakeHub, serving
 from tests.nix.gated_model import FIRST, GatedModel
 from tests.nix.local_nix import REPOSITORY, STATE, LocalNix, NixFailed
 from tests.nix.store_paths import build
@@ -27,7 +28,7 @@ SLACK_BYTES = 4_000_000  # the store's database, the small files
 
 
 @pytest.fixture
-def model(hub: GatedHub, tmp_path: Path) -> GatedModel:
+def model(hub: FakeHub, tmp_path: Path) -> GatedModel:
     return GatedModel(hub, tmp_path)
 
 
@@ -62,9 +63,12 @@ def test_with_a_token_the_files_arrive_under_both_layouts(
 def test_the_token_is_in_no_derivation_log_store_path_or_command_line(
     with_token: LocalNix, model: GatedModel
 ) -> None:
+    told: list[str] = []
+    model.hub.on_request = lambda: told.extend(command_lines_with(TOKEN))
+
     model.build(with_token)
 
-    assert all(each.is_authorised for each in model.hub.asked)
+    assert {each.host for each in model.hub.requests} == {"hub", "cdn"}
     assert with_token.store is not None
     found = subprocess.run(
         ["grep", "--recursive", "--text", "--files-with-matches", TOKEN, with_token.store],
@@ -73,36 +77,44 @@ def test_the_token_is_in_no_derivation_log_store_path_or_command_line(
         check=False,
     )
     assert found.stdout == ""
-    assert model.hub.told_by_processes == []
+    assert told == []
+
+
+def command_lines_with(text: str) -> list[str]:
+    """What any user of this machine can see of its processes right now."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        with suppress(OSError):  # the process has ended
+            found.append(path.read_text(encoding="utf-8", errors="replace"))
+    return [line for line in found if text in line]
 
 
 def test_the_token_goes_to_no_mirror_when_the_hub_fails(
-    with_token: LocalNix, model: GatedModel
+    with_token: LocalNix, model: GatedModel, tmp_path: Path
 ) -> None:
-    model.hub.revisions.clear()
-    with GatedHub() as mirror:
+    model.hub.forget()
+    with serving(FakeHub(tmp_path)) as mirror:
         mirrors = {"NIX_HASHED_MIRRORS": mirror.url}
         nix = replace(with_token, environment=with_token.environment | mirrors)
 
         assert nix.try_run("nix-build", "-E", model.expression()).returncode != 0
 
-    assert mirror.mirrored == []
+    assert mirror.requests == []
 
 
 def test_the_token_goes_to_no_host_that_the_hub_leads_to(
     with_token: LocalNix, model: GatedModel
 ) -> None:
-    with GatedHub(revisions=model.hub.revisions) as model.hub.storage:
-        assert with_token.try_run("nix-build", "-E", model.expression()).returncode != 0
+    model.build(with_token)
 
-    assert {each.is_authorised for each in model.hub.asked} == {True}
-    assert {each.is_authorised for each in model.hub.storage.asked} == {False}
+    sent = {(each.host, each.authorization) for each in model.hub.requests}
+    assert sent == {("hub", f"Bearer {TOKEN}"), ("cdn", None)}
 
 
 def test_the_token_is_not_in_what_keep_failed_keeps(
     with_token: LocalNix, model: GatedModel, tmp_path: Path
 ) -> None:
-    model.hub.revisions.clear()
+    model.hub.forget()
     kept = tmp_path / "kept"
     kept.mkdir()
     nix = replace(with_token, environment=with_token.environment | {"TMPDIR": str(kept)})
@@ -113,6 +125,29 @@ def test_the_token_is_not_in_what_keep_failed_keeps(
     files = [path for path in kept.rglob("*") if path.is_file()]
     assert "netrc" in {path.name for path in files}
     assert not [path for path in files if TOKEN.encode() in path.read_bytes()]
+
+
+@pytest.mark.parametrize(
+    "endpoint",
+    ["http://hub.example", "http://127.0.0.1.hub.example", "http://127.0.0.1@hub.example"],
+)
+def test_the_token_is_not_sent_in_clear_to_another_machine(
+    nix: LocalNix, model: GatedModel, endpoint: str
+) -> None:
+    expression = model.expression().replace(model.hub.url, endpoint)
+
+    result = nix.try_run("nix-instantiate", "-E", expression)
+
+    assert f"the endpoint is {endpoint}, where HF_TOKEN would be sent" in result.stderr
+
+
+@pytest.mark.parametrize("endpoint", ["https://hub.example", "http://[::1]:8080/mirror"])
+def test_https_and_this_machine_may_be_asked(
+    nix: LocalNix, model: GatedModel, endpoint: str
+) -> None:
+    expression = model.expression().replace(model.hub.url, endpoint)
+
+    assert nix.try_run("nix-instantiate", "-E", expression).returncode == 0
 
 
 def test_a_repository_that_would_be_code_is_refused(nix: LocalNix, model: GatedModel) -> None:
@@ -138,18 +173,18 @@ def test_the_derivation_is_the_same_whatever_the_token(
 def test_a_connection_that_breaks_is_taken_up_where_it_broke(
     with_token: LocalNix, model: GatedModel
 ) -> None:
-    model.hub.cuts_after_bytes["model.safetensors"] = 1_000_000
+    model.hub.cut_after, model.hub.num_cuts = 1_000_000, 1
 
     model.build(with_token)
 
-    starts = [each.first_byte for each in model.hub.asked if each.name == "model.safetensors"]
-    assert starts == [0, 1_000_000]
+    ranges = [each.range for each in model.hub.requests if each.host == "cdn"]
+    assert ranges == [None, "bytes=1000000-"]
 
 
 def test_a_tampered_file_is_refused_by_name(with_token: LocalNix, model: GatedModel) -> None:
     changed = bytearray(model.files["model.safetensors"])
     changed[17] ^= 1
-    model.hub.revisions[FIRST]["model.safetensors"] = bytes(changed)
+    (model.hub.root / "model.safetensors").write_bytes(changed)
 
     result = with_token.try_run("nix-build", "--no-out-link", "-E", model.expression())
 
@@ -162,12 +197,12 @@ def test_a_second_revision_costs_only_the_changed_files(
     with_token: LocalNix, model: GatedModel
 ) -> None:
     first = model.build(with_token)
-    model.hub.asked.clear()
+    model.hub.requests.clear()
 
     model.publish(SECOND, {"config.json": b'{"changed": true}'})
     second = model.build(with_token)
 
-    assert [each.name for each in model.hub.asked] == ["config.json"]
+    assert [path.rpartition("/")[2] for path in model.hub.paths()] == ["config.json"]
     weights = [
         with_token.real_path(each / "share/models/tiny/model.safetensors").readlink()
         for each in (first, second)
@@ -179,7 +214,7 @@ def test_a_model_that_is_in_the_store_needs_neither_hub_nor_token(
     fresh_store: LocalNix, with_token: LocalNix, model: GatedModel
 ) -> None:
     built = model.build(with_token)
-    model.hub.revisions.clear()
+    model.hub.forget()
 
     assert model.build(fresh_store) == built
 
@@ -188,7 +223,7 @@ def test_a_prefetched_model_needs_neither_hub_nor_token_to_build(
     fresh_store: LocalNix, model: GatedModel
 ) -> None:
     prefetch(fresh_store, model.lock_file, "--endpoint", model.hub.url)
-    model.hub.revisions.clear()
+    model.hub.forget()
 
     assert weights_of(fresh_store, model.build(fresh_store)) == model.files["model.safetensors"]
 

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.nix.fake_hub import TOKEN, GatedHub
+from tests.fake_hub import TOKEN, FakeHub
 from tests.nix.gated_model import FIRST, GatedModel
 from tests.nix.local_nix import HERE, REPOSITORY, STATE, LocalNix
 from tests.nix.test_flake import OVERRIDE
@@ -58,7 +58,7 @@ class Bench:
 
 
 def file_is_not_the_locked_one(bench: Bench) -> str:
-    bench.model.hub.revisions[FIRST]["model.safetensors"] = b"something else"
+    (bench.model.hub.root / "model.safetensors").write_bytes(b"something else")
     return bench.build_model(bench.with_token)
 
 
@@ -173,7 +173,7 @@ def test_every_entry_on_troubleshooting_is_provoked() -> None:
 
 @pytest.mark.parametrize("title", PROVOKED)
 def test_an_error_says_what_is_quoted_of_it(
-    nix: LocalNix, fresh_store: LocalNix, hub: GatedHub, tmp_path: Path, title: str
+    nix: LocalNix, fresh_store: LocalNix, hub: FakeHub, tmp_path: Path, title: str
 ) -> None:
     said = PROVOKED[title](Bench(nix, fresh_store, GatedModel(hub, tmp_path), tmp_path))
 

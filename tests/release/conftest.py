@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from appliance.release.nix_store import NixStore
-from tests.release.fake_hub import FakeHub, serving
+from tests.fake_hub import FakeHub, serving
 
 INDEX = {
     "metadata": {"total_size": 0},

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from appliance.cli.main import main
-from tests.release.fake_hub import REPOSITORY, REVISION, TOKEN, FakeHub
+from tests.fake_hub import REPOSITORY, REVISION, TOKEN, FakeHub
 
 
 @pytest.fixture

@@ -12,7 +12,7 @@ from appliance.cli.main import main
 from appliance.release.model_lock import read_model_lock
 from appliance.release.nix_store import NixStore
 from appliance.release.prefetch import part_name
-from tests.release.fake_hub import REPOSITORY, REVISION, TOKEN, FakeHub
+from tests.fake_hub import REPOSITORY, REVISION, TOKEN, FakeHub
 
 LARGE = "model-00001-of-00002.safetensors"
 FOLDER = f"models/tiny-llama-{REVISION[:12]}"

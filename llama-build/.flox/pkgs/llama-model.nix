@@ -53,11 +53,20 @@ let
     curlOpts="$curlOpts -H @$PWD/hub-header"
   '';
 
+  hub =
+    if
+      lib.hasPrefix "https://" endpoint
+      || builtins.match "http://(127\\.0\\.0\\.1|localhost|\\[::1])(:[0-9]+)?(/.*)?" endpoint != null
+    then
+      endpoint
+    else
+      fail "the endpoint is ${endpoint}, where HF_TOKEN would be sent for all to read. Use https; plain http is for this machine alone.";
+
   fetch =
     name: { sha256, ... }:
     fetchurl {
       inherit name sha256;
-      url = "${endpoint}/${lock.repository}/resolve/${lock.revision}/${name}";
+      url = "${hub}/${lock.repository}/resolve/${lock.revision}/${name}";
       netrcPhase = authorise;
       netrcImpureEnvVars = [ "HF_TOKEN" ];
     };

@@ -10,8 +10,8 @@ import hashlib
 import json
 import re
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -19,13 +19,14 @@ from urllib.parse import unquote, urlsplit
 
 REPOSITORY = "demo/tiny-llama"
 REVISION = "0123456789abcdef0123456789abcdef01234567"
-TOKEN = "hf_of_this_test"
+TOKEN = "hf_only-for-these-tests"
 LFS_SUFFIXES = (".safetensors", ".bin")
 CHUNK_BYTES = 1 << 16
 
 
 @dataclass(frozen=True, slots=True)
 class Request:
+    method: str
     host: str  # "hub" or "cdn"
     path: str
     range: str | None
@@ -37,6 +38,7 @@ class FakeHub:
     """What it serves and how it misbehaves; tests change it as they go."""
 
     root: Path
+    revision: str = REVISION  # whose files lie in `root`
     token: str | None = TOKEN
     denied_tokens: set[str] = field(default_factory=set)  # known, but without access: 403
     card: dict[str, object] = field(default_factory=lambda: {"license": "apache-2.0"})
@@ -53,6 +55,7 @@ class FakeHub:
     prefix: str = ""  # before every path, as on a mirror
     corrupt: str | None = None  # the name of a file whose first byte is wrong on the way
     requests: list[Request] = field(default_factory=list)
+    on_request: Callable[[], object] = lambda: None
     url: str = ""
     cdn_url: str = ""
 
@@ -64,6 +67,10 @@ class FakeHub:
 
     def content(self, name: str) -> bytes:
         return (self.root / name).read_bytes()
+
+    def forget(self) -> None:
+        """From now on the repository has nothing."""
+        self.revision = "none"
 
 
 def entry(hub: FakeHub, name: str) -> dict[str, object]:
@@ -84,12 +91,14 @@ class Handler(BaseHTTPRequestHandler):
     def log_message(self, format: str, *args: object) -> None:
         return
 
+    def do_HEAD(self) -> None:
+        """Nobody should ask so; Nix asks its mirrors so."""
+        self.note()
+        self.answer(404, b"")
+
     def do_GET(self) -> None:
         path = unquote(urlsplit(self.path).path).removeprefix(self.hub.prefix)
-        headers = self.headers
-        self.hub.requests.append(
-            Request(self.host, self.path, headers.get("Range"), headers.get("Authorization"))
-        )
+        self.note()
         if self.hub.num_failures > 0:
             self.hub.num_failures -= 1
             self.answer(503, b"busy")
@@ -102,6 +111,11 @@ class Handler(BaseHTTPRequestHandler):
             self.send_file(path.removeprefix("/blobs/"))
         elif self.is_admitted():
             self.route(path)
+
+    def note(self) -> None:
+        wanted, authorization = self.headers.get("Range"), self.headers.get("Authorization")
+        self.hub.requests.append(Request(self.command, self.host, self.path, wanted, authorization))
+        self.hub.on_request()
 
     def is_admitted(self) -> bool:
         given = (self.headers.get("Authorization") or "").removeprefix("Bearer ")
@@ -119,11 +133,11 @@ class Handler(BaseHTTPRequestHandler):
             self.answer(307, b"", {"Location": new})
         elif match := re.fullmatch(r"/api/models/([^/]+/[^/]+)/revision/(.+)", path):
             self.send_revision(match[1], match[2])
-        elif path == f"/api/models/{REPOSITORY}/tree/{REVISION}":
+        elif path == f"/api/models/{REPOSITORY}/tree/{self.hub.revision}":
             self.send_tree()
         elif match := re.fullmatch(r"/api/resolve-cache/(.+)", path):
             self.send_file(match[1])
-        elif match := re.fullmatch(rf"/{REPOSITORY}/resolve/{REVISION}/(.+)", path):
+        elif match := re.fullmatch(rf"/{REPOSITORY}/resolve/{self.hub.revision}/(.+)", path):
             self.resolve(match[1])
         else:
             self.answer(404, b"{}", {"X-Error-Code": "RepoNotFound"})
@@ -131,10 +145,10 @@ class Handler(BaseHTTPRequestHandler):
     def send_revision(self, repository: str, revision: str) -> None:
         if repository not in (REPOSITORY, self.hub.moved_to):
             self.answer(404, b"{}", {"X-Error-Code": "RepoNotFound"})
-        elif revision not in ("main", "refs/pr/1", REVISION):
+        elif revision not in ("main", "refs/pr/1", self.hub.revision):
             self.answer(404, b"{}", {"X-Error-Code": "RevisionNotFound"})
         else:
-            facts = {"id": repository, "sha": REVISION, "cardData": self.hub.card}
+            facts = {"id": repository, "sha": self.hub.revision, "cardData": self.hub.card}
             self.answer(200, json.dumps(facts).encode())
 
     def send_tree(self) -> None:
@@ -145,7 +159,7 @@ class Handler(BaseHTTPRequestHandler):
         entries: list[dict[str, object]] = [entry(self.hub, name) for name in names[start:end]]
         if not start:
             entries.append({"type": "directory", "path": "original", "size": 0, "oid": "0" * 40})
-        following = f"{self.hub.url}/api/models/{REPOSITORY}/tree/{REVISION}?cursor={end}"
+        following = f"{self.hub.url}/api/models/{REPOSITORY}/tree/{self.hub.revision}?cursor={end}"
         following = self.hub.next_page or following
         links = {"Link": f'<{following}>; rel="next"'} if end < len(names) else {}
         self.answer(200, json.dumps(entries).encode(), links)
@@ -186,8 +200,9 @@ class Handler(BaseHTTPRequestHandler):
             self.hub.num_cuts -= 1
             body = body[:limit]
             self.close_connection = True
-        for place in range(0, len(body), CHUNK_BYTES):
-            self.wfile.write(body[place : place + CHUNK_BYTES])
+        with suppress(ConnectionError):  # a client whose disk is full just leaves
+            for place in range(0, len(body), CHUNK_BYTES):
+                self.wfile.write(body[place : place + CHUNK_BYTES])
 
 
 @contextmanager
