@@ -50,6 +50,7 @@
           run = package: program: {
             type = "app";
             program = "${package}/bin/${program}";
+            meta = { inherit (package.meta) description; };
           };
           servers = lib.filterAttrs (_: package: package.meta ? mainProgram) (packagesFor pkgs);
         in
@@ -65,10 +66,12 @@
         pkgs:
         let
           packages = packagesFor pkgs;
-          serves = server: pkgs.callPackage ./llama-build/nix/serve.nix {
-            inherit server;
-            model = packages.llama-model;
-          };
+          serves =
+            server:
+            pkgs.callPackage ./llama-build/nix/serve.nix {
+              inherit server;
+              model = packages.llama-model;
+            };
         in
         lib.optionalAttrs pkgs.stdenv.hostPlatform.isLinux (
           lib.mapAttrs (_: serves) (
@@ -92,6 +95,6 @@
         };
       });
 
-      formatter = forSystems (pkgs: pkgs.nixfmt);
+      formatter = forSystems (pkgs: pkgs.nixfmt-tree);
     };
 }

@@ -46,6 +46,7 @@ def test_an_app_starts_a_program_of_its_package(nix: LocalNix, flake: str) -> No
     for name in ("llama-server", "llama-server-lean", "llama-server-cuda"):
         assert app[name]["type"] == "app"
         assert app[name]["program"].endswith("-0.1.0/bin/llama-server")
+        assert app[name]["meta"]["description"]  # or a newer Nix warns
 
 
 def test_the_lock_pins_every_input_of_the_flake_to_a_commit_and_a_hash(

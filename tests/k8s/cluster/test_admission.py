@@ -9,23 +9,15 @@ from pathlib import Path
 import pytest
 import yaml
 
-from tests.k8s.cluster.compat import UNKNOWN, down_convert
+from tests.k8s.cluster.compat import down_convert
 from tests.k8s.cluster.manifests import Manifests, Object
 from tests.k8s.cluster.reports import say
 from tests.k8s.cluster.rig import Rig
-from tests.k8s.rendering import COMPONENTS, OVERLAYS
+from tests.k8s.rendering import COMPONENTS, OVERLAYS, with_components
 
 pytestmark = pytest.mark.cluster
 
 CUSTOM_RESOURCE = Path(__file__).with_name("service_monitor_crd.yaml")
-
-COMPONENT = """apiVersion: kustomize.config.k8s.io/v1beta1
-kind: Kustomization
-resources:
-  - ../../overlays/staging
-components:
-  - ../../components/{name}
-"""
 
 
 @pytest.fixture(scope="module")
@@ -52,11 +44,8 @@ def test_the_file_for_one_server_is_admitted(rig: Rig, manifests: Manifests) -> 
 
 @pytest.mark.parametrize("component", COMPONENTS)
 @pytest.mark.usefixtures("namespaces")
-def test_every_component_is_admitted(rig: Rig, manifests: Manifests, component: str) -> None:
-    folder = manifests.root / "rehearsal" / component
-    folder.mkdir()
-    (folder / "kustomization.yaml").write_text(COMPONENT.format(name=component))
-    admit(rig, manifests.render(f"rehearsal/{component}"), component)
+def test_every_component_is_admitted(rig: Rig, tmp_path: Path, component: str) -> None:
+    admit(rig, with_components(tmp_path, [component]), component)
 
 
 def test_what_a_cluster_needs_once_is_admitted(rig: Rig, manifests: Manifests) -> None:
@@ -100,8 +89,7 @@ def deployment(manifests: Manifests) -> Object:
 
 
 def admit(rig: Rig, objects: list[Object], name: str) -> None:
-    converted, changes = down_convert(objects)
-    kept = [found for found in converted if found["kind"] not in UNKNOWN]
+    kept, changes = down_convert(objects)
     said = rig.kubectl("apply", "--dry-run=server", "--filename=-", stdin=yaml.safe_dump_all(kept))
     admitted = [line for line in said.splitlines() if line.endswith("(server dry run)")]
     assert len(admitted) == len(kept), said

@@ -231,7 +231,7 @@ let
     autoPatchelfHook = hook "auto-patchelf-check" ./auto-patchelf.sh;
     # Only their names are needed: nobody formats or develops with the stand-in.
     gnumake = program "make" [ "/usr/bin/make" ];
-    nixfmt = program "nixfmt" [ "/bin/false" ];
+    nixfmt-tree = program "nixfmt-tree" [ "/bin/false" ];
     mkShell = attributes: mkDerivation ({ name = "shell"; buildCommand = "touch $out"; } // attributes);
     newScope = extra: lib.callPackageWith (packages // extra);
     callPackage = lib.callPackageWith packages;
