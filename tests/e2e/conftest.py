@@ -109,7 +109,7 @@ class Visit:
 
 
 def visit(context: BrowserContext) -> Iterator[Page]:
-    context.set_default_timeout(10_000)
+    context.set_default_timeout(30_000)
     visit = Visit(context.new_page())
     visit.watch()
     yield visit.page

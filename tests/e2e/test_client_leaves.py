@@ -26,7 +26,7 @@ from appliance.text.grammar import GrammarCompiler
 from appliance.text.tokenizer import Tokenizer
 from tests.fakes import FakeRunner
 
-WAIT_S = 10.0
+WAIT_S = 60.0  # for what happens at once, on a machine that may be busy
 IDENTITY = Identity(
     model="fake", weights="0" * 64, tokenizer="0" * 64, template=None, server="0" * 64,
     generation=None, version="0", engine="fake", dtype="float32", device="cpu", num_threads=1,

@@ -72,7 +72,7 @@ from appliance.cli.main import main
 load_model = wiring.load_model
 
 def load_slowly(*arguments):
-    time.sleep(15)
+    time.sleep(300)
     return load_model(*arguments)
 
 wiring.load_model = load_slowly
@@ -153,7 +153,7 @@ def test_sigterm_lets_a_running_answer_finish_and_exits_with_zero() -> None:
 
 
 def test_a_server_that_drains_serves_on_unready_for_the_delay() -> None:
-    with started("--drain-delay-s", "3") as server:
+    with started("--drain-delay-s", "6") as server:
         assert server.get("/health")[0] == 200
         server.process.send_signal(signal.SIGTERM)
         status, health = poll(server, "draining")
@@ -196,7 +196,7 @@ def test_a_second_sigterm_ends_the_process_at_once() -> None:
 def test_sigterm_while_loading_ends_the_process_soon_and_well() -> None:
     with loading() as process:
         process.send_signal(signal.SIGTERM)
-        _, said = process.communicate(timeout=8)  # the load takes 15
+        _, said = process.communicate(timeout=TIMEOUT_S)  # the load takes 300
     assert process.returncode == 0
     assert [json.loads(line)["event"] for line in said.splitlines()] == ["draining"]
 
@@ -205,7 +205,7 @@ def test_two_signals_while_loading_end_the_process_at_once() -> None:
     with loading() as process:
         process.send_signal(signal.SIGTERM)
         process.send_signal(signal.SIGINT)
-        assert process.wait(8) in {0, 128 + signal.SIGINT, 128 + signal.SIGTERM}
+        assert process.wait(TIMEOUT_S) in {0, 128 + signal.SIGINT, 128 + signal.SIGTERM}
 
 
 @pytest.mark.parametrize("redirection", ["2>&-", "2>/dev/full", "0<&- 1>&- 2>&-"])

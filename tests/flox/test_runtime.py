@@ -80,7 +80,7 @@ def test_the_log_lies_in_the_cache_and_the_one_before_beside_it(service: Service
 
 # The last test of this service: it ends it, as process managers do, by a signal to the group.
 def test_sigterm_lets_a_running_answer_finish_and_the_log_tells_it(service: Service) -> None:
-    body = json.dumps({"prompt": "Once", "max_new_tokens": 300, "stream": True, "seed": 1})
+    body = json.dumps({"prompt": "Once", "max_new_tokens": 100, "stream": True, "seed": 1})
     address = urlsplit(service.url).netloc
     with closing(http.client.HTTPConnection(address, timeout=TIMEOUT_S)) as connection:
         connection.request("POST", "/generate", body, {"Content-Type": "application/json"})
@@ -167,7 +167,7 @@ def test_a_hook_needs_no_program_and_is_silent(tmp_path: Path) -> None:
         ["/bin/bash", "-c", hook],
         env={"PATH": "/none"},
         capture_output=True,
-        timeout=10,
+        timeout=TIMEOUT_S,
         check=True,
     )
     assert (silent.stdout, silent.stderr) == (b"", b"")

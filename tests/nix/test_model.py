@@ -16,7 +16,7 @@ import pytest
 
 from tests.fake_hub import TOKEN, FakeHub, serving
 from tests.nix.gated_model import FIRST, GatedModel
-from tests.nix.local_nix import REPOSITORY, STATE, LocalNix, NixFailed
+from tests.nix.local_nix import COMMAND_TIMEOUT_S, REPOSITORY, STATE, LocalNix, NixFailed
 from tests.nix.store_paths import build
 
 pytestmark = pytest.mark.nix
@@ -254,7 +254,7 @@ def prefetch(nix: LocalNix, lock_file: Path, *arguments: str) -> None:
         env={**os.environ, **store, "HF_TOKEN": TOKEN, "PYTHONPATH": str(REPOSITORY / "server")},
         check=True,
         capture_output=True,
-        timeout=60,
+        timeout=COMMAND_TIMEOUT_S,
     )
 
 
@@ -281,7 +281,7 @@ def test_the_hub_s_own_library_finds_the_model_in_its_cache_view(nix: LocalNix) 
         check=True,
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=COMMAND_TIMEOUT_S,
     ).stdout.splitlines()
 
     snapshots = output / "share/models/hub/models--llama-appliance--pebble/snapshots"

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.nix.local_nix import HERE, REPOSITORY, STATE, LocalNix
+from tests.nix.local_nix import COMMAND_TIMEOUT_S, HERE, REPOSITORY, STATE, LocalNix
 from tests.nix.store_paths import build
 
 pytestmark = pytest.mark.nix
@@ -30,7 +30,7 @@ def run(program: Path, *arguments: str, **environ: str) -> str:
         capture_output=True,
         text=True,
         check=True,
-        timeout=60,
+        timeout=COMMAND_TIMEOUT_S,
     ).stdout
 
 

@@ -16,7 +16,7 @@ import pytest
 
 from tests.fake_hub import TOKEN, FakeHub
 from tests.nix.gated_model import FIRST, GatedModel
-from tests.nix.local_nix import HERE, REPOSITORY, STATE, LocalNix
+from tests.nix.local_nix import COMMAND_TIMEOUT_S, HERE, REPOSITORY, STATE, LocalNix
 from tests.nix.test_flake import OVERRIDE
 from tests.nix.tree import copy_tree
 
@@ -74,7 +74,7 @@ def daemon_does_not_see_the_token(bench: Bench) -> str:
             capture_output=True,
             text=True,
             check=False,
-            timeout=60,
+            timeout=COMMAND_TIMEOUT_S,
         )
     assert result.returncode != 0
     return result.stderr
@@ -92,8 +92,9 @@ def running_daemon(directory: Path) -> Iterator[str]:
     }
     with subprocess.Popen(["nix-daemon"], env=environ, stderr=subprocess.DEVNULL) as daemon:
         try:
-            deadline_s = time.monotonic() + 20
-            while not socket.exists() and time.monotonic() < deadline_s:
+            deadline_s = time.monotonic() + COMMAND_TIMEOUT_S
+            while not socket.exists():
+                assert time.monotonic() < deadline_s, "the daemon does not listen"
                 time.sleep(0.05)
             yield f"unix://{socket}"
         finally:

@@ -41,6 +41,7 @@ class Service:
         service = cls(kubectl, manifests, overlay)
         service.run(generation)
         service.wait_for_ends()
+        wait("all its pods are ready", service.is_complete, ROLLOUT_TIMEOUT_S)
         # Pods are ready before kube-proxy knows; until then it refuses clients of a new Service.
         # Only here, not in `roll_out`: between generations a refused connection is a lost request.
         wait("the Service answers", service.is_answering, ROLLOUT_TIMEOUT_S)
@@ -79,6 +80,11 @@ class Service:
 
     def roll_out(self) -> None:
         self.kubectl("rollout", "status", "deployment/llama", f"--timeout={ROLLOUT_TIMEOUT_S}s")
+
+    def is_complete(self) -> bool:
+        """Also where a pod was deleted so lately that the Deployment does not know it yet."""
+        wanted: int = self.kubectl.get("deployment", "llama")["spec"]["replicas"]
+        return len(self.ready_pods()) == wanted
 
     def is_answering(self) -> bool:
         try:

@@ -26,7 +26,9 @@ def namespaces(rig: Rig) -> None:
     for name in ("llama", "llama-staging", "llama-production"):
         rig.kubectl.apply([{"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}}])
     rig.kubectl("apply", f"--filename={CUSTOM_RESOURCE}")
-    rig.kubectl("wait", "--for=condition=established", "customresourcedefinition", "--all")
+    rig.kubectl(
+        "wait", "--for=condition=established", "customresourcedefinition", "--all", "--timeout=240s"
+    )
 
 
 @pytest.mark.parametrize("overlay", OVERLAYS)
