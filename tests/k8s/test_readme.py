@@ -14,7 +14,7 @@ import yaml
 from appliance.cli.main import build_parser, main
 from appliance.release.rollout import Verdict
 from tests.k8s.rendering import K8S, REPOSITORY, need_kubectl
-from tests.unit.release.test_manifest_lint import BROKEN
+from tests.unit.release.broken_manifests import BROKEN
 
 README = (K8S / "README.md").read_text(encoding="utf-8")
 NEEDS_MORE = {"record", "rollout"}  # a server, a lock of Flox, a cluster
