@@ -5,13 +5,7 @@
 
 #define ROW_GROUP 8   /* query rows that share a read of the keys */
 #define TILES_AHEAD 4 /* tiles lie apart from each other, where the hardware does not look ahead */
-
-INLINE uint16_t to_bf16(float value) {
-    uint32_t bits;
-    memcpy(&bits, &value, sizeof bits);
-    if ((bits & 0x7fffffff) > 0x7f800000) return 0x7fc0;
-    return (uint16_t)((bits + 0x7fff + (bits >> 16 & 1)) >> 16);
-}
+#define LOG2_E 0x1.715476p+0f
 
 /* Sine and cosine by reduction to a quarter turn and Taylor's series: the same bits everywhere. */
 INLINE void sine_cosine(double angle, float *sine, float *cosine) {
@@ -35,12 +29,13 @@ INLINE void sine_cosine(double angle, float *sine, float *cosine) {
     }
 }
 
-/* Dimension i pairs with i + half. */
-INLINE void rotate(float *restrict x, const float *restrict cosine, const float *restrict sine, int half) {
-    for (int i = 0; i < half; i++) {
+/* Turned by its position and rounded; dimension i pairs with i + half. */
+static void rotate(const float *restrict x, const float *restrict cosine, const float *restrict sine, int32_t half,
+                   uint16_t *restrict out) {
+    for (int32_t i = 0; i < half; i++) {
         float a = x[i], b = x[i + half];
-        x[i] = __builtin_fmaf(a, cosine[i], -(b * sine[i]));
-        x[i + half] = __builtin_fmaf(b, cosine[i], a * sine[i]);
+        out[i] = (uint16_t)round_bf16(__builtin_fmaf(a, cosine[i], -(b * sine[i])));
+        out[i + half] = (uint16_t)round_bf16(__builtin_fmaf(b, cosine[i], a * sine[i]));
     }
 }
 
@@ -49,147 +44,145 @@ typedef struct {
     const uint16_t **keys, **values;
 } tiles_t;
 
-/* Scores of `R` rows against `T` tiles at a time, for the tiles [first, end). */
-INLINE int32_t score_tiles(const int R, const int T, const float *q, int32_t head_dim,
-                           const uint16_t *const *keys, float *scores, int64_t stride, int32_t first,
-                           int32_t end) {
-    for (; first + T <= end; first += T) {
-        lanes_t sums[ROW_GROUP][8];
-#pragma GCC unroll 8
-        for (int r = 0; r < R; r++)
-#pragma GCC unroll 8
-            for (int t = 0; t < T; t++) sums[r][t] = lanes_set(0.0f);
-        const uint16_t *ahead[8];
-#pragma GCC unroll 8
-        for (int t = 0; t < T; t++) ahead[t] = keys[first + t + TILES_AHEAD < end ? first + t + TILES_AHEAD : first + t];
-        for (int32_t d = 0; d < head_dim; d++) {
-            lanes_t k[8];
-#pragma GCC unroll 8
-            for (int t = 0; t < T; t++) __builtin_prefetch(ahead[t] + (int64_t)d * KEY_TILE);
-#pragma GCC unroll 8
-            for (int t = 0; t < T; t++) k[t] = lanes_load_bf16(keys[first + t] + (int64_t)d * KEY_TILE);
-#pragma GCC unroll 8
-            for (int r = 0; r < R; r++) {
-                lanes_t value = lanes_set(q[r * head_dim + d]);
-#pragma GCC unroll 8
-                for (int t = 0; t < T; t++) sums[r][t] = lanes_fma(value, k[t], sums[r][t]);
-            }
-        }
-#pragma GCC unroll 8
-        for (int r = 0; r < R; r++)
-#pragma GCC unroll 8
-            for (int t = 0; t < T; t++)
-                lanes_store(scores + r * stride + (int64_t)(first + t) * KEY_TILE, sums[r][t]);
-    }
-    return first;
-}
-
-/* Outputs of `R` rows for `C` times 16 dimensions: weights times values over keys [first, end). */
-INLINE void mix_values(const int R, const int C, const float *weights, int64_t stride,
-                       const uint16_t *const *values, int32_t first, int32_t end, int32_t column,
-                       float *out, int64_t out_stride) {
-    lanes_t sums[ROW_GROUP][4];
-#pragma GCC unroll 8
-    for (int r = 0; r < R; r++)
-#pragma GCC unroll 4
-        for (int c = 0; c < C; c++) sums[r][c] = lanes_set(0.0f);
-    for (int32_t key = first; key < end;) {
-        const uint16_t *tile = values[key / KEY_TILE] + (int64_t)column * KEY_TILE * LANES, *ahead = tile;
-        if (key + TILES_AHEAD * KEY_TILE < end)
-            ahead = values[key / KEY_TILE + TILES_AHEAD] + (int64_t)column * KEY_TILE * LANES;
-        int32_t tile_end = key / KEY_TILE * KEY_TILE + KEY_TILE;
-        for (tile_end = tile_end < end ? tile_end : end; key < tile_end; key++) {
-            lanes_t v[4];
-#pragma GCC unroll 4
-            for (int c = 0; c < C; c++) __builtin_prefetch(ahead + (c * KEY_TILE + key % KEY_TILE) * LANES);
-#pragma GCC unroll 4
-            for (int c = 0; c < C; c++)
-                v[c] = lanes_load_bf16(tile + (c * KEY_TILE + key % KEY_TILE) * LANES);
-#pragma GCC unroll 8
-            for (int r = 0; r < R; r++) {
-                lanes_t weight = lanes_set(weights[r * stride + key]);
-#pragma GCC unroll 4
-                for (int c = 0; c < C; c++) sums[r][c] = lanes_fma(weight, v[c], sums[r][c]);
-            }
-        }
-    }
-#pragma GCC unroll 8
-    for (int r = 0; r < R; r++)
-#pragma GCC unroll 4
-        for (int c = 0; c < C; c++) lanes_store(out + r * out_stride + (column + c) * LANES, sums[r][c]);
-}
-
-INLINE void mix_all_values(const int R, const int C, const float *weights, int64_t stride,
-                           const uint16_t *const *values, int32_t first, int32_t end,
-                           int32_t num_columns, float *out) {
-    int32_t column = 0;
-    for (; column + C <= num_columns; column += C)
-        mix_values(R, C, weights, stride, values, first, end, column, out, num_columns * LANES);
-    for (; column < num_columns; column++)
-        mix_values(R, 1, weights, stride, values, first, end, column, out, num_columns * LANES);
-}
-
-/* Scores of one row to weights: e^(score - maximum) for keys [first, end), zero for the other keys
- * of the tiles [first_tile, end_tile). Returns their sum. */
-static float weigh_keys(float *scores, int32_t first, int32_t end, int32_t first_tile, int32_t end_tile) {
-    int32_t row_first = first / KEY_TILE, row_end = (end + KEY_TILE - 1) / KEY_TILE;
-    for (int32_t key = row_first * KEY_TILE; key < first; key++) scores[key] = -INFINITY;
-    for (int32_t key = end; key < row_end * KEY_TILE; key++) scores[key] = -INFINITY;
-    lanes_t largest = lanes_set(-INFINITY), sum = lanes_set(0.0f);
-    for (int32_t tile = row_first; tile < row_end; tile++)
-        largest = lanes_max(lanes_load(scores + (int64_t)tile * KEY_TILE), largest);
-    largest = lanes_set(lanes_largest(largest));
-    for (int32_t tile = row_first; tile < row_end; tile++) {
-        float *at = scores + (int64_t)tile * KEY_TILE;
-        lanes_t weight = lanes_exp(lanes_sub(lanes_load(at), largest));
-        sum = lanes_add(sum, weight);
-        lanes_store(at, weight);
-    }
-    memset(scores + (int64_t)first_tile * KEY_TILE, 0,
-           (size_t)(row_first - first_tile) * KEY_TILE * sizeof *scores);
-    memset(scores + (int64_t)row_end * KEY_TILE, 0, (size_t)(end_tile - row_end) * KEY_TILE * sizeof *scores);
-    return lanes_sum(sum);
-}
-
-/* A group of rows: q [R][head_dim] scaled, which keys each may see, and what comes out [R][columns]. */
+/* A group of rows: bf16 queries [R][head_dim], which keys each may see, and what comes out [R][columns].
+ * Tiles are taken two at a time from an even one on; `scores` and `weights` [ROW_GROUP][stride] begin
+ * with the key `origin`. */
 typedef struct {
-    const float *q;
+    const uint16_t *q;
+    float scale;
     int32_t num_rows, head_dim, num_columns;
     int32_t first_key[ROW_GROUP], end_key[ROW_GROUP]; /* neither decreases from row to row */
-    float *scores;                                    /* [ROW_GROUP][stride] */
+    float *scores;
+    uint16_t *weights;
     int64_t stride;
+    int32_t origin;
     float *out;
     float sums[ROW_GROUP];
 } row_group_t;
 
-INLINE void attend_rows(const int R, const int T, const int C, row_group_t *group, const tiles_t *tiles) {
-    int32_t last = group->num_rows - 1;
-    int32_t first_key = group->first_key[0], end_key = group->end_key[last];
-    int32_t first = first_key / KEY_TILE, end = (end_key + KEY_TILE - 1) / KEY_TILE;
-    /* Scores are addressed by key: the buffer begins with the group's first tile. */
-    float *scores = group->scores - (int64_t)first * KEY_TILE;
-    int32_t next = score_tiles(R, T, group->q, group->head_dim, tiles->keys, scores, group->stride, first, end);
-    score_tiles(R, 1, group->q, group->head_dim, tiles->keys, scores, group->stride, next, end);
-    for (int32_t r = 0; r < group->num_rows; r++)
-        group->sums[r] = weigh_keys(scores + r * group->stride, group->first_key[r], group->end_key[r], first, end);
-    mix_all_values(R, C, scores, group->stride, tiles->values, first_key, end_key, group->num_columns, group->out);
+/* Scores of `R` rows from `row` on against `T` tiles at a time, for the tiles [first, end). */
+INLINE int32_t score_tiles(const int R, const int T, const row_group_t *group, int32_t row, const uint16_t **keys,
+                           int32_t first, int32_t end) {
+    const uint16_t *q = group->q + (int64_t)row * group->head_dim;
+    for (; first + T <= end; first += T) {
+        float *scores = group->scores + row * group->stride + (int64_t)first * KEY_TILE - group->origin;
+        lanes_t sums[ROW_GROUP][8];
+        UNROLL for (int r = 0; r < R; r++)
+            UNROLL for (int t = 0; t < T; t++) sums[r][t] = lanes_set(0.0f);
+        const uint16_t *ahead[8];
+        UNROLL for (int t = 0; t < T; t++)
+            ahead[t] = keys[first + t + TILES_AHEAD < end ? first + t + TILES_AHEAD : first + t];
+        for (int32_t d = 0; d < group->head_dim; d += 2) {
+            pairs_t k[8];
+            UNROLL for (int t = 0; t < T; t++) __builtin_prefetch(ahead[t] + d * KEY_TILE);
+            UNROLL for (int t = 0; t < T; t++) k[t] = pairs_load(keys[first + t] + d * KEY_TILE);
+            UNROLL for (int r = 0; r < R; r++) {
+                pairs_t pair = pairs_set(q + r * group->head_dim + d);
+                UNROLL for (int t = 0; t < T; t++) sums[r][t] = pairs_fma(pair, k[t], sums[r][t]);
+            }
+        }
+        UNROLL for (int r = 0; r < R; r++)
+            UNROLL for (int t = 0; t < T; t++) lanes_store(scores + r * group->stride + t * KEY_TILE, sums[r][t]);
+    }
+    return first;
 }
 
-static void attend_1(row_group_t *group, const tiles_t *tiles) { attend_rows(1, 8, 4, group, tiles); }
-static void attend_2(row_group_t *group, const tiles_t *tiles) { attend_rows(2, 4, 2, group, tiles); }
-static void attend_4(row_group_t *group, const tiles_t *tiles) { attend_rows(4, 4, 2, group, tiles); }
-static void attend_8(row_group_t *group, const tiles_t *tiles) { attend_rows(8, 2, 2, group, tiles); }
+/* Outputs of `R` rows from `row` on for `C` times 16 dimensions: weights times values over whole tiles. */
+INLINE void mix_values(const int R, const int C, const row_group_t *group, int32_t row, const uint16_t **values,
+                       int32_t first, int32_t end, int32_t column) {
+    lanes_t sums[ROW_GROUP][4];
+    UNROLL for (int r = 0; r < R; r++)
+        UNROLL for (int c = 0; c < C; c++) sums[r][c] = lanes_set(0.0f);
+    int64_t from = (int64_t)column * KEY_TILE * LANES;
+    for (int32_t tile = first; tile < end; tile++) {
+        const uint16_t *weights = group->weights + row * group->stride + (int64_t)tile * KEY_TILE - group->origin;
+        const uint16_t *v = values[tile] + from, *ahead = values[tile + TILES_AHEAD < end ? tile + TILES_AHEAD : tile] + from;
+        for (int32_t key = 0; key < KEY_TILE; key += 2) {
+            pairs_t pairs[4];
+            UNROLL for (int c = 0; c < C; c++) __builtin_prefetch(ahead + (c * KEY_TILE + key) * LANES);
+            UNROLL for (int c = 0; c < C; c++) pairs[c] = pairs_load(v + (c * KEY_TILE + key) * LANES);
+            UNROLL for (int r = 0; r < R; r++) {
+                pairs_t pair = pairs_set(weights + r * group->stride + key);
+                UNROLL for (int c = 0; c < C; c++) sums[r][c] = pairs_fma(pair, pairs[c], sums[r][c]);
+            }
+        }
+    }
+    float *out = group->out + (int64_t)row * group->num_columns * LANES + column * LANES;
+    UNROLL for (int r = 0; r < R; r++)
+        UNROLL for (int c = 0; c < C; c++) lanes_store(out + (r * group->num_columns + c) * LANES, sums[r][c]);
+}
+
+/* From scores to weights: 2^((score - maximum) * scale) for the row's keys, and zero for the others of the
+ * tiles [first, end), both even. Returns the sum of the rounded weights. */
+static float weigh_keys(const row_group_t *group, int32_t row, int32_t first, int32_t end) {
+    const lanes_t none = lanes_set(-INFINITY);
+    const uint16_t ones[2] = {0x3f80, 0x3f80};
+    float *scores = group->scores + row * group->stride - group->origin;
+    uint16_t *weights = group->weights + row * group->stride - group->origin;
+    for (int32_t key = first * KEY_TILE; key < group->first_key[row]; key++) scores[key] = -INFINITY;
+    for (int32_t key = group->end_key[row]; key < end * KEY_TILE; key += LANES) lanes_store(scores + key, none);
+    lanes_t largest = none, second = none;
+    for (int32_t tile = first; tile < end; tile += 2) {
+        largest = lanes_max(lanes_load(scores + (int64_t)tile * KEY_TILE), largest);
+        second = lanes_max(lanes_load(scores + (int64_t)(tile + 1) * KEY_TILE), second);
+    }
+    lanes_t scale = lanes_set(group->scale), below = lanes_set(-group->scale * lanes_largest(lanes_max(largest, second)));
+    lanes_t sum = lanes_set(0.0f);
+    for (int32_t tile = first; tile < end; tile += 2) {
+        const float *at = scores + (int64_t)tile * KEY_TILE;
+        lanes_t early = lanes_exp2(lanes_fma(lanes_load(at), scale, below));
+        lanes_t late = lanes_exp2(lanes_fma(lanes_load(at + KEY_TILE), scale, below));
+        pairs_round(weights + (int64_t)tile * KEY_TILE, early, late);
+        sum = pairs_fma(pairs_load(weights + (int64_t)tile * KEY_TILE), pairs_set(ones), sum);
+    }
+    return lanes_sum(sum);
+}
+
+INLINE void attend_rows(const int R, const int T, const int C, row_group_t *group, int32_t row, const tiles_t *tiles) {
+    int32_t first_key = group->first_key[0], end_key = group->end_key[group->num_rows - 1];
+    int32_t first = first_key / KEY_TILE, end = (end_key + KEY_TILE - 1) / KEY_TILE, column = 0;
+    int32_t next = score_tiles(R, T, group, row, tiles->keys, first, end);
+    score_tiles(R, 1, group, row, tiles->keys, next, end);
+    for (int32_t r = row; r < row + R; r++) group->sums[r] = weigh_keys(group, r, first & ~1, (end + 1) & ~1);
+    for (; column + C <= group->num_columns; column += C) mix_values(R, C, group, row, tiles->values, first, end, column);
+    for (; column < group->num_columns; column++) mix_values(R, 1, group, row, tiles->values, first, end, column);
+}
 
 /* How many rows are computed for `num_rows`: the next power of two. */
 INLINE int32_t padded_rows(int32_t num_rows) {
     return num_rows > 4 ? 8 : num_rows > 2 ? 4 : num_rows;
 }
 
-static void attend_group(row_group_t *group, const tiles_t *tiles) {
+/* Rows, tiles of keys and columns at a time, so that the sums stay in registers. */
+#if defined(LANES_512)
+static void attend_1(row_group_t *group, const tiles_t *tiles) { attend_rows(1, 8, 4, group, 0, tiles); }
+static void attend_2(row_group_t *group, const tiles_t *tiles) { attend_rows(2, 4, 4, group, 0, tiles); }
+static void attend_4(row_group_t *group, const tiles_t *tiles) { attend_rows(4, 4, 4, group, 0, tiles); }
+static void attend_8(row_group_t *group, const tiles_t *tiles) { attend_rows(8, 2, 2, group, 0, tiles); }
+#else
+static void attend_1(row_group_t *group, const tiles_t *tiles) { attend_rows(1, 4, 4, group, 0, tiles); }
+static void attend_2(row_group_t *group, const tiles_t *tiles) { attend_rows(2, 2, 2, group, 0, tiles); }
+static void attend_4(row_group_t *group, const tiles_t *tiles) { attend_rows(4, 1, 1, group, 0, tiles); }
+static void attend_8(row_group_t *group, const tiles_t *tiles) {
+    attend_rows(4, 1, 1, group, 0, tiles);
+    attend_rows(4, 1, 1, group, 4, tiles);
+}
+#endif
+
+static void attend_padded(row_group_t *group, const tiles_t *tiles) {
     switch (padded_rows(group->num_rows)) {
     case 1: attend_1(group, tiles); break;
     case 2: attend_2(group, tiles); break;
     case 4: attend_4(group, tiles); break;
     default: attend_8(group, tiles);
     }
+}
+
+/* The group in plain C, for where the hardware cannot tell what it flushed. */
+void attend_group_scalar(row_group_t *group, const tiles_t *tiles);
+
+static void attend_group(row_group_t *group, const tiles_t *tiles) {
+    uint32_t before = set_arithmetic(true);
+    attend_padded(group, tiles);
+    if (restore_arithmetic(before)) attend_group_scalar(group, tiles);
 }

@@ -13,6 +13,8 @@
 #define INLINE static inline __attribute__((always_inline))
 #endif
 
+#define UNROLL _Pragma("GCC unroll 16")
+
 /* Rounding to nearest, and denormals as they are or taken and left as zero, whatever another library has
  * set for this thread. Returns what was set. An Arm flushes in the variants that define
  * FLUSHES_IN_HARDWARE; plain C does without modes. */

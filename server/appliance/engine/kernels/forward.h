@@ -7,9 +7,11 @@
  * norm       lane i sums x[i]^2, x[i + 16]^2, ... by fma; then halves of the 16 lanes are added;
  * linear     as linear.h says; the residual stream is fp32, bias and residual are added after;
  * rotation   angle = fp32(position * frequency), its sine and cosine in double, rounded to fp32;
- * attention  keys and values rounded to bf16 in the cache; a score is fma over the dimensions in
- *            order; the maximum; e^(score - maximum); their sum by lane, key k in lane k mod 16; the
- *            output is fma over the keys in order, then times one over the sum;
+ * attention  queries, keys and values rounded to bf16; a score is fma over the dimensions, in pairs of
+ *            which the second comes first, denormals taken and left as zero; a weight is 2 to the power
+ *            of fma(score, scale, -scale * maximum), rounded to bf16; their sum by lane, keys 2i + 1 and
+ *            2i of 32 in lane i; the output is fma over the keys, in pairs like the dimensions, then
+ *            times one over the sum;
  * pooling    final hidden states rounded to multiples of 2^-26 and summed exactly.
  */
 #pragma once
@@ -37,7 +39,7 @@ typedef struct {
     weight_t head;
     const layer_t *layers;
     /* cache_size bytes, zero at first. A layer holds its keys, then its values; within each, by block,
-     * kv head and tile of 16 tokens: keys [dimension][token], values [dimension / 16][token][16]. */
+     * kv head and tile of 16 tokens: keys [dimension / 2][token][2], values [dimension / 16][token / 2][16][2]. */
     uint16_t *cache;
 } model_t;
 

@@ -21,7 +21,8 @@ typedef struct {
 
 typedef struct {
     const uint16_t **keys, **values;
-    float *q, *scores, *out;
+    uint16_t *q, *k, *v, *weights, *last_values;
+    float *head, *scores, *out;
 } scratch_t;
 
 typedef struct {
@@ -73,8 +74,12 @@ static void add_row(float *x, const float *y, const float *bias, int32_t n) {
         for (int32_t i = 0; i < n; i++) x[i] += y[i];
 }
 
-static void add_bias(float *restrict x, const float *restrict bias, int32_t n) {
-    for (int32_t i = 0; i < n; i++) x[i] += bias[i];
+static void round_row(const float *restrict x, uint16_t *restrict out, int32_t n) {
+    for (int32_t i = 0; i < n; i++) out[i] = (uint16_t)round_bf16(x[i]);
+}
+
+static void share_row(const float *restrict x, float share, float *restrict out, int32_t n) {
+    for (int32_t i = 0; i < n; i++) out[i] = __builtin_fmaf(x[i], share, 0.0f); /* never -0 */
 }
 
 INLINE lanes_t gated(lanes_t gate, lanes_t up) {
@@ -201,6 +206,10 @@ static void prepare_down(void *context, int32_t thread, int32_t first, int32_t e
 
 INLINE int32_t padded_dim(const model_t *model) { return count_tiles(model->head_dim, LANES) * LANES; }
 
+/* Room for the scores of a row: two tiles are taken at a time, and a vector may end behind them. An odd
+ * number of lines, so that neighbouring rows do not fall into the same cache set. */
+INLINE int64_t score_stride(const job_t *job) { return (int64_t)((job->max_tiles + 2) | 1) * KEY_TILE; }
+
 /* The keys and values of one kv head and 16 tokens, counted from the sequence's beginning. */
 INLINE void locate_tile(const model_t *model, const layer_t *layer, const chunk_t *chunk, int32_t kv_head,
                         int32_t tile, uint16_t **keys, uint16_t **values) {
@@ -213,80 +222,131 @@ INLINE void locate_tile(const model_t *model, const layer_t *layer, const chunk_
     *values = layer_keys + tokens * D + at * padded;
 }
 
-/* Queries, keys and values of one row and kv head: bias, norm, rotation, and into the cache. */
-static void shape_heads(const job_t *job, const layer_t *layer, int32_t row, int32_t kv_head) {
-    const model_t *model = job->model;
-    int32_t D = model->head_dim, half = D / 2, group = model->num_heads / model->num_kv_heads;
-    const float *cosine = job->cosine + (int64_t)row * half, *sine = job->sine + (int64_t)row * half;
-    float *qkv = job->qkv + (int64_t)row * layer->qkv.n;
-    int32_t q_at = kv_head * group * D, k_at = (model->num_heads + kv_head) * D;
-    int32_t v_at = (model->num_heads + model->num_kv_heads + kv_head) * D;
-    if (layer->qkv_bias) {
-        add_bias(qkv + q_at, layer->qkv_bias + q_at, group * D);
-        add_bias(qkv + k_at, layer->qkv_bias + k_at, D);
-        add_bias(qkv + v_at, layer->qkv_bias + v_at, D);
-    }
-    for (int32_t head = 0; head < group; head++) {
-        float *q = qkv + q_at + head * D;
-        if (layer->q_norm) norm_row(q, layer->q_norm, q, D, model->rms_norm_eps);
-        rotate(q, cosine, sine, half);
-    }
-    if (layer->k_norm) norm_row(qkv + k_at, layer->k_norm, qkv + k_at, D, model->rms_norm_eps);
-    rotate(qkv + k_at, cosine, sine, half);
-    const chunk_t *chunk = &job->chunks[job->chunk_of_row[row]];
-    int32_t position = chunk->start + row - chunk->first_row;
-    uint16_t *keys, *values;
-    locate_tile(model, layer, chunk, kv_head, position / KEY_TILE, &keys, &values);
-    keys += position % KEY_TILE;
-    values += position % KEY_TILE * LANES;
-    for (int32_t d = 0; d < D; d++) {
-        keys[d * KEY_TILE] = to_bf16(qkv[k_at + d]);
-        values[d / LANES * KEY_TILE * LANES + d % LANES] = to_bf16(qkv[v_at + d]);
-    }
+/* A token's keys and values to its place in a tile. */
+static void store_token(uint16_t *restrict keys, uint16_t *restrict values, int32_t token,
+                        const uint16_t *restrict k, const uint16_t *restrict v, int32_t head_dim) {
+    for (int32_t d = 0; d < head_dim; d += 2) memcpy(keys + (d / 2 * KEY_TILE + token) * 2, k + d, 2 * sizeof *k);
+    values += token / 2 * 2 * LANES + token % 2;
+    for (int32_t d = 0; d < head_dim; d++) values[d / LANES * KEY_TILE * LANES + d % LANES * 2] = v[d];
 }
 
-static void shape_rows(void *context, int32_t thread, int32_t first, int32_t end) {
+/* Head `head` of a row of q, k and v, with its bias; may point into `space`. */
+static const float *biased_head(const job_t *job, const layer_t *layer, int32_t row, int32_t head, float *space) {
+    int32_t D = job->model->head_dim;
+    const float *x = job->qkv + (int64_t)row * layer->qkv.n + head * D;
+    if (!layer->qkv_bias) return x;
+    for (int32_t d = 0; d < D; d++) space[d] = x[d] + layer->qkv_bias[head * D + d];
+    return space;
+}
+
+/* A head of q or k: bias, norm, rotation and rounding. */
+static void shape_head(const job_t *job, const layer_t *layer, int32_t row, int32_t head, const float *norm,
+                       float *space, uint16_t *shaped) {
+    int32_t D = job->model->head_dim, half = D / 2;
+    const float *x = biased_head(job, layer, row, head, space);
+    if (norm) norm_row(x, norm, space, D, job->model->rms_norm_eps), x = space;
+    rotate(x, job->cosine + (int64_t)row * half, job->sine + (int64_t)row * half, half, shaped);
+}
+
+/* Key and value of one row and kv head, into the cache. */
+static void shape_key(const job_t *job, const layer_t *layer, int32_t row, int32_t kv_head, const scratch_t *scratch) {
+    const model_t *model = job->model;
+    const chunk_t *chunk = &job->chunks[job->chunk_of_row[row]];
+    int32_t D = model->head_dim, position = chunk->start + row - chunk->first_row;
+    int32_t k_head = model->num_heads + kv_head, v_head = k_head + model->num_kv_heads;
+    uint16_t *keys, *values;
+    shape_head(job, layer, row, k_head, layer->k_norm, scratch->head, scratch->k);
+    round_row(biased_head(job, layer, row, v_head, scratch->head), scratch->v, D);
+    locate_tile(model, layer, chunk, kv_head, position / KEY_TILE, &keys, &values);
+    store_token(keys, values, position % KEY_TILE, scratch->k, scratch->v, D);
+}
+
+static void shape_keys(void *context, int32_t thread, int32_t first, int32_t end) {
     const loop_t *loop = context;
-    (void)thread;
     for (int32_t row = first; row < end; row++)
         for (int32_t head = 0; head < loop->job->model->num_kv_heads; head++)
-            shape_heads(loop->job, loop->layer, row, head);
+            shape_key(loop->job, loop->layer, row, head, &loop->job->scratch[thread]);
 }
 
-/* Rows are the query heads of one kv head, token by token. */
-static void attend_item(const job_t *job, const layer_t *layer, const item_t *item, scratch_t *scratch) {
-    const model_t *model = job->model;
+/* Tiles [first, end) of a sequence's keys and values. Slots of the last from `end_key` on hold what another
+ * sequence may have left, of which even zero times infinity would be seen: a copy has zeros there. */
+static void find_tiles(const job_t *job, const layer_t *layer, const item_t *item, int32_t first, int32_t end_key,
+                       scratch_t *scratch) {
     const chunk_t *chunk = &job->chunks[item->chunk];
-    int32_t D = model->head_dim, per_head = model->num_heads / model->num_kv_heads;
-    int32_t num_rows = (item->end - item->first) * per_head, end_tile = count_tiles(chunk->start + item->end, KEY_TILE);
-    int32_t first_key = layer->window ? at_least(chunk->start + item->first - layer->window + 1, 0) : 0;
-    for (int32_t tile = first_key / KEY_TILE; tile < end_tile; tile++) {
+    int32_t end = count_tiles(end_key, KEY_TILE), used = end_key % KEY_TILE;
+    for (int32_t tile = first; tile < end; tile++) {
         uint16_t *keys, *values;
-        locate_tile(model, layer, chunk, item->kv_head, tile, &keys, &values);
+        locate_tile(job->model, layer, chunk, item->kv_head, tile, &keys, &values);
         scratch->keys[tile] = keys, scratch->values[tile] = values;
     }
+    if (!used) return;
+    const uint16_t *values = scratch->values[end - 1];
+    scratch->values[end - 1] = scratch->last_values;
+    memcpy(scratch->last_values, values, (size_t)padded_dim(job->model) * KEY_TILE * sizeof *values);
+    for (int32_t column = 0; column < padded_dim(job->model) / LANES; column++) {
+        uint16_t *unused = scratch->last_values + (column * KEY_TILE + used / 2 * 2) * LANES;
+        if (used % 2) {
+            for (int32_t d = 0; d < LANES; d++) unused[2 * d + 1] = 0;
+            unused += 2 * LANES;
+        }
+        memset(unused, 0, (size_t)((KEY_TILE - used) / 2 * 2 * LANES) * sizeof *unused);
+    }
+}
+
+/* A query row of an item: the heads of one kv head, token by token. */
+typedef struct {
+    int32_t row, head, position; /* of the batch, of the model, in the sequence */
+} query_t;
+
+INLINE query_t query_at(const job_t *job, const item_t *item, int32_t index) {
+    const chunk_t *chunk = &job->chunks[item->chunk];
+    int32_t per_head = job->model->num_heads / job->model->num_kv_heads, token = item->first + index / per_head;
+    return (query_t){chunk->first_row + token, item->kv_head * per_head + index % per_head, chunk->start + token};
+}
+
+/* Queries lie far apart, where the hardware does not look ahead. */
+INLINE void fetch_queries(const job_t *job, const layer_t *layer, const item_t *item, int32_t first, int32_t end) {
+    for (int32_t index = first; index < end; index++) {
+        query_t query = query_at(job, item, index);
+        const float *q = job->qkv + (int64_t)query.row * layer->qkv.n + query.head * job->model->head_dim;
+        for (int32_t d = 0; d < job->model->head_dim; d += LANES) __builtin_prefetch(q + d);
+    }
+}
+
+static void attend_queries(const job_t *job, const layer_t *layer, const item_t *item, int32_t first, row_group_t *group,
+                           scratch_t *scratch) {
+    int32_t D = job->model->head_dim;
+    for (int32_t r = 0; r < padded_rows(group->num_rows); r++) {
+        query_t query = query_at(job, item, first + (r < group->num_rows ? r : 0));
+        shape_head(job, layer, query.row, query.head, layer->q_norm, scratch->head, scratch->q + r * D);
+        group->first_key[r] = layer->window ? at_least(query.position - layer->window + 1, 0) : 0;
+        group->end_key[r] = query.position + 1;
+    }
     tiles_t tiles = {scratch->keys, scratch->values};
-    float scale = 1.0f / __builtin_sqrtf((float)D);
-    row_group_t group = {.q = scratch->q, .head_dim = D, .num_columns = padded_dim(model) / LANES,
-                         .scores = scratch->scores, .stride = (int64_t)job->max_tiles * KEY_TILE, .out = scratch->out};
-    for (int32_t begin = 0; begin < num_rows; begin += group.num_rows) {
-        group.num_rows = num_rows - begin < ROW_GROUP ? num_rows - begin : ROW_GROUP;
-        float *outs[ROW_GROUP];
-        for (int32_t r = 0; r < padded_rows(group.num_rows); r++) {
-            int32_t row = begin + (r < group.num_rows ? r : 0), token = item->first + row / per_head;
-            int32_t head = item->kv_head * per_head + row % per_head, position = chunk->start + token;
-            const float *q = job->qkv + (int64_t)(chunk->first_row + token) * layer->qkv.n + head * D;
-            for (int32_t d = 0; d < D; d++) scratch->q[r * D + d] = q[d] * scale;
-            group.first_key[r] = layer->window ? at_least(position - layer->window + 1, 0) : 0;
-            group.end_key[r] = position + 1;
-            outs[r] = job->attended + (int64_t)(chunk->first_row + token) * layer->out.k + head * D;
-        }
-        attend_group(&group, &tiles);
-        for (int32_t r = 0; r < group.num_rows; r++) {
-            const float *out = scratch->out + (int64_t)r * padded_dim(model);
-            float share = 1.0f / group.sums[r];
-            for (int32_t d = 0; d < D; d++) outs[r][d] = __builtin_fmaf(out[d], share, 0.0f); /* never -0 */
-        }
+    group->origin = group->first_key[0] / (2 * KEY_TILE) * (2 * KEY_TILE);
+    attend_group(group, &tiles);
+    for (int32_t r = 0; r < group->num_rows; r++) {
+        query_t query = query_at(job, item, first + r);
+        share_row(scratch->out + (int64_t)r * padded_dim(job->model), 1.0f / group->sums[r],
+                  job->attended + (int64_t)query.row * layer->out.k + query.head * D, D);
+    }
+}
+
+static void attend_item(const job_t *job, const layer_t *layer, const item_t *item, scratch_t *scratch) {
+    const model_t *model = job->model;
+    int32_t num_rows = (item->end - item->first) * (model->num_heads / model->num_kv_heads);
+    int32_t start = job->chunks[item->chunk].start;
+    int32_t first_key = layer->window ? at_least(start + item->first - layer->window + 1, 0) : 0;
+    find_tiles(job, layer, item, first_key / KEY_TILE, start + item->end, scratch);
+    row_group_t group = {.q = scratch->q, .scale = LOG2_E / __builtin_sqrtf((float)model->head_dim),
+                         .head_dim = model->head_dim, .num_columns = padded_dim(model) / LANES,
+                         .scores = scratch->scores, .weights = scratch->weights, .stride = score_stride(job),
+                         .out = scratch->out};
+    for (int32_t first = 0; first < num_rows; first += group.num_rows) {
+        group.num_rows = num_rows - first < ROW_GROUP ? num_rows - first : ROW_GROUP;
+        int32_t next = first + group.num_rows, next_end = next + ROW_GROUP < num_rows ? next + ROW_GROUP : num_rows;
+        fetch_queries(job, layer, item, next, next_end);
+        attend_queries(job, layer, item, first, &group, scratch);
     }
 }
 
@@ -295,14 +355,15 @@ static void attend_items(void *context, int32_t thread, int32_t first, int32_t e
     const job_t *job = loop->job;
     for (int32_t i = first; i < end; i++) {
         const item_t *item = &job->items[i];
-        if (job->is_decode) shape_heads(job, loop->layer, job->chunks[item->chunk].first_row, item->kv_head);
-        attend_item(job, loop->layer, item, &job->scratch[thread]);
+        scratch_t *scratch = &job->scratch[thread];
+        if (job->is_decode) shape_key(job, loop->layer, job->chunks[item->chunk].first_row, item->kv_head, scratch);
+        attend_item(job, loop->layer, item, scratch);
     }
 }
 
 static void attend(const job_t *job, const layer_t *layer) {
     loop_t loop = {.job = job, .layer = layer};
-    if (!job->is_decode) each_row(job, layer, job->num_tokens, shape_rows);
+    if (!job->is_decode) each_row(job, layer, job->num_tokens, shape_keys);
     pool_share(job->pool, job->num_items, 1, attend_items, &loop);
 }
 
@@ -418,8 +479,13 @@ static void lay_out(job_t *job, arena_t *arena, size_t prepared) {
         scratch_t scratch;
         scratch.keys = take(arena, max_tiles, sizeof *scratch.keys);
         scratch.values = take(arena, max_tiles, sizeof *scratch.values);
-        scratch.q = take(arena, ROW_GROUP * (size_t)model->head_dim, sizeof(float));
-        scratch.scores = take(arena, ROW_GROUP * max_tiles * KEY_TILE, sizeof(float));
+        scratch.q = take(arena, ROW_GROUP * (size_t)model->head_dim, sizeof(uint16_t));
+        scratch.k = take(arena, (size_t)model->head_dim, sizeof(uint16_t));
+        scratch.v = take(arena, (size_t)model->head_dim, sizeof(uint16_t));
+        scratch.head = take(arena, (size_t)model->head_dim, sizeof(float));
+        scratch.weights = take(arena, ROW_GROUP * (size_t)score_stride(job), sizeof(uint16_t));
+        scratch.last_values = take(arena, (size_t)padded_dim(model) * KEY_TILE, sizeof(uint16_t));
+        scratch.scores = take(arena, ROW_GROUP * (size_t)score_stride(job), sizeof(float));
         scratch.out = take(arena, ROW_GROUP * (size_t)padded_dim(model), sizeof(float));
         if (arena->begin) job->scratch[thread] = scratch;
     }

@@ -7,7 +7,6 @@
 #include "linear_pack.h"
 #include "linear_rows.h"
 
-#define UNROLL _Pragma("GCC unroll 16")
 #define JOIN_(a, b) a##b
 #define JOIN(a, b) JOIN_(a, b)
 

@@ -96,20 +96,22 @@ static void multiply_at_border(void) {
 
 enum { HIDDEN = 64, INNER = 152, LAYERS = 2, HEADS = 4, KV_HEADS = 2, DIM = 20, VOCAB = 90, TOKENS = 40 };
 
-static layer_t random_layer(pool_t *pool, int32_t kind) {
+static layer_t random_layer(pool_t *pool, int32_t kind, int exponent) {
+    int out_exponent = exponent < -100 ? -5 - exponent : exponent; /* so that it shows in the logits */
     int32_t qkv = (HEADS + 2 * KV_HEADS) * DIM;
     return (layer_t){
-        .qkv = packed(pool, kind, qkv, HIDDEN, -3), .out = packed(pool, kind, HIDDEN, HEADS * DIM, -3),
+        .qkv = packed(pool, kind, qkv, HIDDEN, exponent), .out = packed(pool, kind, HIDDEN, HEADS * DIM, out_exponent),
         .gate_up = packed(pool, kind, 2 * INNER, HIDDEN, -3), .down = packed(pool, kind, HIDDEN, INNER, -3),
         .attention_norm = filled_floats(HIDDEN, 0), .mlp_norm = filled_floats(HIDDEN, 0),
-        .qkv_bias = filled_floats(qkv, -3), .q_norm = filled_floats(DIM, 0), .k_norm = filled_floats(DIM, 0),
+        .qkv_bias = filled_floats(qkv, exponent), .q_norm = filled_floats(DIM, 0), .k_norm = filled_floats(DIM, 0),
         .window = 24,
     };
 }
 
-static void forward(pool_t *pool, int32_t kind, forward_t *function) {
+/* `exponent` of queries, keys and values: with a low one the sums over values are denormal. */
+static void forward(pool_t *pool, int32_t kind, int exponent, forward_t *function) {
     state = 11;
-    layer_t layers[LAYERS] = {random_layer(pool, kind), random_layer(pool, kind)};
+    layer_t layers[LAYERS] = {random_layer(pool, kind, exponent), random_layer(pool, kind, exponent)};
     float frequencies[DIM / 2];
     for (int i = 0; i < DIM / 2; i++) frequencies[i] = 1.0f / (float)(1 << i);
     model_t model = {
@@ -127,9 +129,9 @@ static void forward(pool_t *pool, int32_t kind, forward_t *function) {
     workspace_t *workspace = workspace_create();
     int32_t error = function(&model, pool, workspace, batch, logits, sums);
     if (error) printf("error %d\n", error);
-    report("logits", kind, 0, logits, sizeof *logits * TOKENS * VOCAB);
-    report("pooled", kind, 0, sums, sizeof sums);
-    report("cache", kind, 0, model.cache, cache_size(&model));
+    report("logits", kind, exponent, logits, sizeof *logits * TOKENS * VOCAB);
+    report("pooled", kind, exponent, sums, sizeof sums);
+    report("cache", kind, exponent, model.cache, cache_size(&model));
     workspace_destroy(workspace);
 }
 
@@ -139,7 +141,8 @@ static void report_all(const char *name, forward_t *function) {
     for (int32_t kind = WEIGHT_BF16; kind <= WEIGHT_INT4; kind++) {
         for (int32_t rows = 1; rows <= 17; rows += 4)
             for (int exponent = -66; exponent <= 0; exponent += 3) multiply(pool, kind, rows, exponent);
-        forward(pool, kind, function);
+        forward(pool, kind, -3, function);
+        forward(pool, kind, -125, function);
     }
     multiply_at_border();
     pool_destroy(pool);
