@@ -5,7 +5,6 @@
 
 #define ROW_GROUP 8   /* query rows that share a read of the keys */
 #define TILES_AHEAD 4 /* tiles lie apart from each other, where the hardware does not look ahead */
-#define LOG2_E 0x1.715476p+0f
 
 /* Sine and cosine by reduction to a quarter turn and Taylor's series: the same bits everywhere. */
 INLINE void sine_cosine(double angle, float *sine, float *cosine) {

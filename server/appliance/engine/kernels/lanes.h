@@ -18,6 +18,7 @@
 #endif
 
 #define LANES 16
+#define LOG2_E 0x1.715476p+0f
 
 #if defined(LANES_512) || defined(LANES_256)
 INLINE float sum_of_eight(__m256 x) {
@@ -346,7 +347,7 @@ INLINE void lanes_store_part(float *p, lanes_t x, int count) {
     memcpy(p, part, (size_t)count * sizeof *p);
 }
 
-/* 2^x for x up to about 0, relative error 3e-6, and 0 below -126 or where x is no number: 2^n by its bits
+/* 2^x for x up to 126, relative error 3e-6, and 0 below -126 or where x is no number: 2^n by its bits
  * times a polynomial of the rest that is 1 at 0. A result is never denormal. */
 INLINE lanes_t lanes_exp2(lanes_t x) {
     const lanes_t rounder = lanes_set(0x1.8p23f); /* added and taken away again it leaves a whole number */
@@ -357,22 +358,4 @@ INLINE lanes_t lanes_exp2(lanes_t x) {
     e = lanes_fma(e, r, lanes_set(0x1.62e12cp-1f));
     e = lanes_fma(e, r, lanes_set(1.0f));
     return lanes_scale_from(e, rounded, x, lanes_set(-126.0f));
-}
-
-/* e^x, relative error about 1e-7: x = n ln 2 + r, Taylor's series for r; 0 below -87. */
-INLINE lanes_t lanes_exp(lanes_t x) {
-    const lanes_t lowest = lanes_set(-87.0f);
-    lanes_t bounded = lanes_max(lanes_min(x, lanes_set(88.0f)), lowest);
-    lanes_t n = lanes_round(lanes_mul(bounded, lanes_set(0x1.715476p+0f)));
-    lanes_t r = lanes_fma(n, lanes_set(-0x1.62e4p-1f), bounded); /* ln 2 in two parts, the first short */
-    r = lanes_fma(n, lanes_set(-0x1.7f7d1cp-20f), r);
-    lanes_t e = lanes_set(1.0f / 5040);
-    e = lanes_fma(e, r, lanes_set(1.0f / 720));
-    e = lanes_fma(e, r, lanes_set(1.0f / 120));
-    e = lanes_fma(e, r, lanes_set(1.0f / 24));
-    e = lanes_fma(e, r, lanes_set(1.0f / 6));
-    e = lanes_fma(e, r, lanes_set(0.5f));
-    e = lanes_fma(e, r, lanes_set(1.0f));
-    e = lanes_fma(e, r, lanes_set(1.0f));
-    return lanes_where_below(x, lowest, lanes_set(0.0f), lanes_mul(e, lanes_power_of_two(n)));
 }

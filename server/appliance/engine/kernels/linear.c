@@ -54,7 +54,13 @@ void weight_pack(const weight_t *w, void *packed, const uint16_t *bf16, int32_t 
 }
 
 void linear_prepare(int32_t kind, int32_t k, const float *x, void *prepared, int32_t first, int32_t end) {
-    chosen->prepare(kind, k, x, prepared, first, end);
+    linear_prepare_part(kind, k, x + (size_t)first * k, k, prepared, first, end, 0, k);
+}
+
+void linear_prepare_part(int32_t kind, int32_t k, const float *x, int64_t stride_x, void *prepared, int32_t first_row,
+                         int32_t end_row, int32_t first, int32_t end) {
+    uint8_t *rows = (uint8_t *)prepared + (size_t)first_row * row_size(kind, k);
+    chosen->prepare(kind, k, x, stride_x, rows, end_row - first_row, first, end);
 }
 
 void linear_multiply(const weight_t *w, const void *prepared, float *y, int64_t stride_y, int32_t rows,

@@ -39,6 +39,11 @@ void weight_pack(const weight_t *w, void *packed, const uint16_t *bf16, int32_t 
  * aligned and holds row r at r * activation_size. */
 void linear_prepare(int32_t kind, int32_t k, const float *x, void *prepared, int32_t first, int32_t end);
 
+/* The same for inputs [first, end) alone, with rows apart by stride_x; `x` begins with the first of them and
+ * row first_row. `first` is a multiple of 128, `end` too or k. */
+void linear_prepare_part(int32_t kind, int32_t k, const float *x, int64_t stride_x, void *prepared, int32_t first_row,
+                         int32_t end_row, int32_t first, int32_t end);
+
 /* y [rows][stride_y] for the column tiles [first_tile, end_tile); padding columns are not written. */
 void linear_multiply(const weight_t *w, const void *prepared, float *y, int64_t stride_y,
                      int32_t rows, int32_t first_tile, int32_t end_tile);

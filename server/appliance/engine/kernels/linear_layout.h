@@ -35,7 +35,7 @@ static inline size_t row_size(int32_t kind, int32_t k) {
 typedef struct {
     const char *name;
     void (*pack)(const weight_t *, void *, const uint16_t *, int32_t, int32_t);
-    void (*prepare)(int32_t, int32_t, const float *, void *, int32_t, int32_t);
+    void (*prepare)(int32_t, int32_t, const float *, int64_t, uint8_t *, int32_t, int32_t, int32_t);
     void (*multiply)(const weight_t *, const void *, float *, int64_t, int32_t, int32_t, int32_t);
 } linear_variant_t;
 

@@ -7,11 +7,12 @@
 #include "floats.h"
 #include "linear_layout.h"
 
-static void prepare_bf16(const float *restrict x, int32_t k, uint8_t *row) {
-    uint32_t *restrict pairs = (uint32_t *)row;
-    int32_t whole = k / 2;
+/* Inputs [first, end) of a row; `x` begins with the first of them. */
+static void prepare_bf16(const float *restrict x, int32_t first, int32_t end, uint8_t *row) {
+    uint32_t *restrict pairs = (uint32_t *)row + first / 2;
+    int32_t count = end - first, whole = count / 2;
     for (int32_t p = 0; p < whole; p++) pairs[p] = round_bf16(x[2 * p]) << 16 | round_bf16(x[2 * p + 1]);
-    if (k & 1) pairs[whole] = round_bf16(x[k - 1]) << 16;
+    if (count & 1) pairs[whole] = round_bf16(x[count - 1]) << 16;
 }
 
 typedef struct { float scale; int32_t offset; } group_t; /* of a row: offset takes back the weights' + 128 */
@@ -39,21 +40,20 @@ static group_t prepare_group(const float *restrict x, int32_t count, int8_t *res
     return (group_t){scale, -128 * sum};
 }
 
-static void prepare_int8(const float *x, int32_t k, uint8_t *row) {
-    memset(row + k, 0, (size_t)(4 * num_quads(k) - k));
+static void prepare_int8(const float *x, int32_t k, int32_t first, int32_t end, uint8_t *row) {
     group_t *groups = (group_t *)row_groups(row, k);
-    for (int32_t g = 0; g * GROUP < k; g++) {
-        int32_t count = k - g * GROUP < GROUP ? k - g * GROUP : GROUP;
-        groups[g] = prepare_group(x + g * GROUP, count, (int8_t *)row + g * GROUP);
-    }
+    for (int32_t i = first; i < end; i += GROUP)
+        groups[i / GROUP] = prepare_group(x + i - first, end - i < GROUP ? end - i : GROUP, (int8_t *)row + i);
+    if (end == k) memset(row + k, 0, (size_t)(4 * num_quads(k) - k));
 }
 
-static void prepare(int32_t kind, int32_t k, const float *x, void *prepared, int32_t first, int32_t end) {
+/* Inputs [first, end) of some rows. */
+static void prepare(int32_t kind, int32_t k, const float *x, int64_t stride_x, uint8_t *rows, int32_t num_rows,
+                    int32_t first, int32_t end) {
     uint32_t before = set_arithmetic(false);
-    for (int32_t r = first; r < end; r++) {
-        uint8_t *row = (uint8_t *)prepared + (size_t)r * row_size(kind, k);
-        if (kind == WEIGHT_BF16) prepare_bf16(x + (size_t)r * k, k, row);
-        else prepare_int8(x + (size_t)r * k, k, row);
+    for (int32_t r = 0; r < num_rows; r++, x += stride_x, rows += row_size(kind, k)) {
+        if (kind == WEIGHT_BF16) prepare_bf16(x, first, end, rows);
+        else prepare_int8(x, k, first, end, rows);
     }
     restore_arithmetic(before);
 }

@@ -92,6 +92,25 @@ class Library:
             )
         return prepared
 
+    def prepare_parts(self, weight: Weight, x: Floats, part: int) -> Bytes:
+        """Some inputs of all rows at a time, cut out of the rows."""
+        rows, k = x.shape
+        prepared = aligned(rows * self._c.activation_size(weight.kind, k))
+        for first in range(0, k, part):
+            end = min(first + part, k)
+            self._c.linear_prepare_part(
+                weight.kind,
+                k,
+                ctypes.c_void_p(x.ctypes.data + 4 * first),
+                ctypes.c_int64(k),
+                ctypes.c_void_p(prepared.ctypes.data),
+                0,
+                rows,
+                first,
+                end,
+            )
+        return prepared
+
     def multiply(
         self, weight: Weight, x: Floats, split: int | None = None, extra_columns: int = 0
     ) -> Floats:
@@ -245,6 +264,18 @@ def test_a_split_of_columns_or_rows_changes_no_bit(
     for split in [1, 2, 7, 18]:
         assert np.array_equal(library.pack(kind, weights, split)[1], packed)
         assert np.array_equal(bits(library.multiply(weight, x, split)), bits(whole))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("variant", VARIANTS)
+@pytest.mark.parametrize("k", [33, 256, 333])
+def test_rows_may_be_prepared_in_parts(library: Library, k: int, variant: str, kind: int) -> None:
+    library.choose(variant)
+    weight, _ = library.pack(kind, random_weights(16, k))
+    x = random_rows(5, k)
+    whole = library.prepare(weight, x)
+    assert whole.any()
+    assert library.prepare_parts(weight, x, 128).tobytes() == whole.tobytes()
 
 
 @pytest.mark.parametrize("kind", KINDS)
