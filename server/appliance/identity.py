@@ -11,6 +11,11 @@ template   the SHA-256 of the chat template's source itself; None without a temp
 server     every file of this package but the embedded model and caches, named from the package's
            root, and a line `<version>  <distribution>` for each dependency that touches numbers or
            token ids
+
+The fingerprint is one hash over what an answer's bits depend on, and nothing else: servers that
+share it answer alike. Beside weights, tokenizer and template that is the code, those of the
+dependencies that the engine uses, and its kind of numbers; threads, instruction sets and device
+belong to it where its arithmetic depends on them, which the native engine's does not.
 """
 
 from __future__ import annotations
@@ -19,8 +24,8 @@ import hashlib
 import importlib.metadata
 import json
 import platform
-from dataclasses import asdict, dataclass
-from functools import cached_property
+from dataclasses import dataclass
+from functools import cache, cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -32,10 +37,12 @@ if TYPE_CHECKING:
     from appliance.file_hashes import FileHasher
     from appliance.model_store import ModelDirectory
 
+PACKAGE = Path(__file__).parent
 SHORT_LENGTH = 12
 WEIGHT_ROLES = ("config", "generation_config")
 TOKENIZER_ROLES = ("tokenizer", "tokenizer_config", "special_tokens_map")
 NUMERIC_DISTRIBUTIONS = ("llguidance", "numpy", "tokenizers", "torch", "transformers")
+UNUSED_DISTRIBUTIONS = {"native": {"torch", "transformers"}, "torch": {"transformers"}}
 
 # The instruction sets that decide which kernels a CPU runs, in the order they are named.
 NUMERIC_FEATURES = (
@@ -62,6 +69,7 @@ class Identity:
     device: str
     num_threads: int
     isa: str
+    arithmetic: str  # the hash of all that computes: see the fingerprint
 
     def short(self) -> dict[str, str | None]:
         """The four hashes, cut to 12 digits, as answers carry them."""
@@ -74,8 +82,8 @@ class Identity:
 
     @cached_property
     def fingerprint(self) -> str:
-        """One short hash over everything here: OpenAI's system_fingerprint."""
-        text = json.dumps(asdict(self), sort_keys=True)
+        """One short hash over what an answer's bits depend on: OpenAI's system_fingerprint."""
+        text = json.dumps([self.weights, self.tokenizer, self.template, self.arithmetic])
         return "fp_" + hashlib.sha256(text.encode()).hexdigest()[:SHORT_LENGTH]
 
 
@@ -87,6 +95,7 @@ class RunnerFacts:
     dtype: str
     device: str
     num_threads: int
+    is_portable: bool = False  # whether its bits are the same on every machine
     generation: str | None = None
 
 
@@ -129,6 +138,7 @@ def identify(model: ModelDirectory, runner: RunnerFacts, hasher: FileHasher) -> 
         device=runner.device,
         num_threads=runner.num_threads,
         isa=describe_isa(),
+        arithmetic=hash_arithmetic(runner, describe_isa()),
     )
 
 
@@ -136,12 +146,43 @@ def hash_template(source: str | None) -> str | None:
     return None if source is None else hashlib.sha256(source.encode()).hexdigest()
 
 
-def hash_server(root: Path = Path(__file__).parent) -> str:
-    """The hash of the package at `root` and of the dependencies that touch numbers."""
+def hash_server(root: Path | None = None) -> str:
+    """The hash of the package, this one or that at `root`, and of what it needs for numbers."""
+    return _hash_lines([*_source_lines(root), *_version_lines(NUMERIC_DISTRIBUTIONS)])
+
+
+def hash_arithmetic(runner: RunnerFacts, isa: str, root: Path | None = None) -> str:
+    """The hash of what turns token ids into an answer's bits, without what it does not matter to.
+
+    Compiled kernels are left out: they compute what their source says, whatever compiled it.
+    """
+    unused = UNUSED_DISTRIBUTIONS.get(runner.engine, set())
+    used = [name for name in NUMERIC_DISTRIBUTIONS if name not in unused]
+    machine = (
+        "any" if runner.is_portable else f"{runner.device}, {runner.num_threads} threads, {isa}"
+    )
+    code = [line for line in _source_lines(root) if not line.endswith(".so")]
+    facts = [f"{runner.engine}  engine", f"{runner.dtype}  dtype", f"{machine}  machine"]
+    return _hash_lines([*code, *_version_lines(used), *facts])
+
+
+def _source_lines(root: Path | None) -> list[str]:
+    return _hash_sources(root) if root is not None else _hash_own_sources()
+
+
+@cache
+def _hash_own_sources() -> list[str]:
+    """Read once: what is imported stays as it was."""
+    return _hash_sources(PACKAGE)
+
+
+def _hash_sources(root: Path) -> list[str]:
     files = sorted(path for path in root.rglob("*") if path.is_file() and _is_source(path, root))
-    lines = [f"{_hash_file(path)}  {path.relative_to(root).as_posix()}" for path in files]
-    lines += [f"{_installed_version(name)}  {name}" for name in NUMERIC_DISTRIBUTIONS]
-    return _hash_lines(lines)
+    return [f"{_hash_file(path)}  {path.relative_to(root).as_posix()}" for path in files]
+
+
+def _version_lines(distributions: Iterable[str]) -> list[str]:
+    return [f"{_installed_version(name)}  {name}" for name in distributions]
 
 
 def _is_source(path: Path, root: Path) -> bool:

@@ -154,6 +154,7 @@ def load_model(
         dtype=info.dtype,
         device=info.device,
         num_threads=info.num_threads,
+        is_portable=info.is_portable,
         generation=settings.generation,
     )
     identity = identify(model, facts, hasher)

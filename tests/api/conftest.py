@@ -40,6 +40,7 @@ def make_identity() -> Identity:
         device="cpu",
         num_threads=1,
         isa="x86-64",
+        arithmetic="d" * 64,
     )
 
 

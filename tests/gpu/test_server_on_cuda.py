@@ -40,23 +40,19 @@ def wait_until_ready(running: Server, url: str) -> None:
     pytest.fail(running.log.read_text())
 
 
-@pytest.mark.usefixtures("device")
-def test_the_server_answers_alike_alone_and_among_others(tmp_path: Path) -> None:
-    assert_answers_alike(tmp_path / "log", "cuda", "cuda:0")
-
-
-def assert_answers_alike(log: Path, device: str, shown: str) -> None:
-    port = free_port()
+def test_the_server_answers_alike_alone_and_among_others(tmp_path: Path, device: str) -> None:
+    log, port = tmp_path / "log", free_port()
     url = f"http://127.0.0.1:{port}"
     command = [sys.executable, "-m", "appliance", "serve", "--port", str(port)]
     body: dict[str, object] = {"max_new_tokens": 40, "temperature": 0.8, "seed": 4}
     one = {**body, "prompt": "Once upon a time"}
     others = [{**body, "prompt": f"{'word ' * count}Once", "seed": count} for count in range(24)]
-    flags = ["--device", device, "--engine", "torch"]
+    flags = ["--device", device.partition(":")[0], "--engine", "torch"]
     with server([*command, *flags], env={}, log=log) as running:
         wait_until_ready(running, url)
         runtime = ask(f"{url}/version")["runtime"]
-        assert (runtime["engine"], runtime["device"]) == ("torch", shown)
+        assert runtime["engine"] == "torch"
+        assert runtime["device"].startswith(device)
         alone = ask(f"{url}/generate", one)
         with ThreadPoolExecutor(25) as pool:
             answers = list(pool.map(lambda each: ask(f"{url}/generate", each), [*others, one]))

@@ -18,6 +18,7 @@ from appliance.identity import (
     Identity,
     RunnerFacts,
     describe_isa,
+    hash_arithmetic,
     hash_model,
     hash_server,
     identify,
@@ -119,21 +120,78 @@ def test_the_identity_says_who_answers_and_on_what(model: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "change",
-    [
-        {"weights": "0" * 64},
-        {"template": None},
-        {"dtype": "bfloat16"},
-        {"num_threads": 3},
-        {"generation": None},
-        {"isa": "aarch64"},
-    ],
+    "change", [{"weights": "0" * 64}, {"template": None}, {"arithmetic": "0" * 64}]
 )
-def test_the_fingerprint_changes_with_every_part(model: Path, change: dict[str, object]) -> None:
+def test_the_fingerprint_changes_with_what_an_answer_depends_on(
+    model: Path, change: dict[str, str | None]
+) -> None:
     found = identity_of(model)
-    assert found.fingerprint == replace(found).fingerprint
     assert len(found.fingerprint) == len("fp_") + 12
     assert replace(found, **change).fingerprint != found.fingerprint  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    "change", [{"model": "other"}, {"generation": None}, {"num_threads": 3}, {"isa": "aarch64"}]
+)
+def test_the_fingerprint_is_the_same_whatever_else_changes(
+    model: Path, change: dict[str, object]
+) -> None:
+    found = identity_of(model)
+    assert replace(found, **change).fingerprint == found.fingerprint  # type: ignore[arg-type]
+
+
+# What computes.
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"engine": "transformers"},
+        {"dtype": "bfloat16"},
+        {"num_threads": 3},
+        {"device": "cuda:0 NVIDIA H200"},
+    ],
+)
+def test_where_bits_depend_on_the_machine_the_arithmetic_names_it(
+    change: dict[str, str | int],
+) -> None:
+    before = hash_arithmetic(FACTS, "x86-64 avx2")
+    assert hash_arithmetic(replace(FACTS, **change), "x86-64 avx2") != before  # type: ignore[arg-type]
+    assert hash_arithmetic(FACTS, "x86-64") != before
+    assert hash_arithmetic(replace(FACTS, generation="8"), "x86-64 avx2") == before
+
+
+def test_where_bits_are_the_same_everywhere_it_names_their_kind_alone() -> None:
+    here = replace(FACTS, engine="native", dtype="int8", is_portable=True)
+    there = replace(here, num_threads=64)
+    assert hash_arithmetic(here, "x86-64 avx2") == hash_arithmetic(there, "aarch64 asimd")
+    assert hash_arithmetic(here, "") != hash_arithmetic(replace(here, dtype="int4"), "")
+
+
+def test_an_installation_without_torch_has_the_native_engine_s_arithmetic(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    native, torch = (replace(FACTS, engine=name, is_portable=True) for name in ("native", "torch"))
+    versions = dict.fromkeys(["llguidance", "numpy", "tokenizers", "torch"], "1")
+    monkeypatch.setattr(
+        "appliance.identity._installed_version", lambda name: versions.get(name, "")
+    )
+    before = hash_arithmetic(native, ""), hash_arithmetic(torch, "")
+    versions["torch"] = "2"
+    assert hash_arithmetic(native, "") == before[0]
+    assert hash_arithmetic(torch, "") != before[1]
+    versions["numpy"] = "2"
+    assert hash_arithmetic(native, "") != before[0]
+
+
+def test_compiled_kernels_are_the_same_arithmetic_as_their_source(tmp_path: Path) -> None:
+    (tmp_path / "forward.c").write_text("one")
+    before, server_before = hash_arithmetic(FACTS, "", tmp_path), hash_server(tmp_path)
+    (tmp_path / "kernels.so").write_text("compiled")
+    assert hash_arithmetic(FACTS, "", tmp_path) == before
+    assert hash_server(tmp_path) != server_before
+    (tmp_path / "forward.c").write_text("two")
+    assert hash_arithmetic(FACTS, "", tmp_path) != before
 
 
 # The server's own hash.

@@ -87,7 +87,7 @@ LIBRARIES: dict[str, set[str]] = {
 }
 # Of the engine, the scheduling half must stay free of torch, and one file alone knows transformers.
 TORCH_FILES = {
-    "engine/cuda_graph.py",
+    "engine/cuda.py",
     "engine/model/attention.py",
     "engine/model/fixed_attention.py",
     "engine/model/layers.py",

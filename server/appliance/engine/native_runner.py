@@ -80,6 +80,7 @@ class NativeRunner:
             dtype="bfloat16" if quantization == "none" else quantization,
             num_threads=num_threads,
             has_fixed_arithmetic=True,
+            is_portable=True,
         )
 
     @property

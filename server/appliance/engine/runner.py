@@ -19,7 +19,7 @@ class RunnerInfo:
     num_blocks: int
     num_parameters: int
     weight_bytes: int
-    device: str  # "cpu", "cuda:0"
+    device: str  # "cpu", "cuda:0 NVIDIA H200"
     dtype: str  # of the arithmetic: "float32", "bfloat16"
     num_threads: int
     # Whether a token's logits are the same bits however its sequence was cut into chunks and
@@ -27,6 +27,7 @@ class RunnerInfo:
     # would change answers. A chunk may then read what others of its batch write, unless all
     # are single tokens.
     has_fixed_arithmetic: bool = False
+    is_portable: bool = False  # the same bits on every machine, with any number of threads
     note: str | None = None  # what an operator should know about it; the banner shows it
 
 

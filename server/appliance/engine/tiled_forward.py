@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
-from appliance.engine.cuda_graph import GraphPool
+from appliance.engine.cuda import GraphPool
 from appliance.engine.model.fixed_attention import FixedAttention, FixedShape
 
 if TYPE_CHECKING:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from appliance.engine.cuda import describe_device
 from appliance.engine.model.attention import KVCache, plan_attention
 from appliance.engine.model.llama import LlamaModel
 from appliance.engine.model.weights import Weights
@@ -76,7 +77,7 @@ class TorchRunner:
             num_blocks=num_blocks,
             num_parameters=num_parameters,
             weight_bytes=num_parameters * self._dtype.itemsize,
-            device=device,
+            device=describe_device(self._device),
             dtype=dtype,
             num_threads=num_threads,
         )

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from appliance.engine.cuda import describe_device
 from appliance.engine.runner import RunnerInfo
 from appliance.engine.sampler import relative_probabilities
 from appliance.engine.sequence import (
@@ -98,7 +99,7 @@ class TransformersRunner:
             num_blocks=num_blocks,
             num_parameters=sum(weight.numel() for weight in weights),
             weight_bytes=sum(weight.nbytes for weight in weights),
-            device=device,
+            device=describe_device(self._model.device),
             dtype=dtype,
             num_threads=num_threads,
         )

@@ -1,4 +1,4 @@
-"""A function over tensors that stay: called as it is on a CPU, captured and replayed on CUDA."""
+"""What is particular to CUDA devices: their names, and functions captured once and replayed."""
 
 from __future__ import annotations
 
@@ -10,8 +10,16 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 
+def describe_device(device: torch.device) -> str:
+    """With the name of what it is: another kind of GPU is another arithmetic."""
+    return (
+        f"{device} {torch.cuda.get_device_name(device)}" if device.type == "cuda" else str(device)
+    )
+
+
 class GraphPool:
-    """Makes the functions of one device replayable; what they allocate lies in one pool.
+    """Makes functions over tensors that stay replayable, on a device that can: on a CPU they are
+    called as they are. What they allocate lies in one pool.
 
     They may share it, as nothing that one allocates is read after it has ended: results are copied
     into tensors from outside.
