@@ -1,10 +1,10 @@
 # Every recipe first installs what it needs. PYTHON=python3.12 chooses the interpreter, GPU=1 the
-# CUDA lock, ARGS="--port 9000" is handed to the command.
+# CUDA lock, LEAN=1 the one without torch, ARGS="--port 9000" is handed to the command.
 
-VENV ?= $(if $(GPU),.venv-gpu,.venv)
+VENV ?= $(if $(GPU),.venv-gpu,$(if $(LEAN),.venv-lean,.venv))
 ARGS ?=
 
-lock := requirements/$(if $(GPU),cuda,cpu).txt
+lock := requirements/$(if $(GPU),cuda,$(if $(LEAN),lean,cpu)).txt
 # A stamp is named after what it was installed from, so a change of a lock is seen and a second run
 # installs nothing.
 runtime := $(VENV)/.installed-$(shell cat $(lock) pyproject.toml | cksum | cut -d ' ' -f 1)
@@ -24,7 +24,7 @@ help: ## list the recipes
 
 setup: $(dev) ## install all that the other recipes need
 
-serve: $(runtime) ## start the server (GPU=1: on a CUDA device)
+serve: $(runtime) ## start the server (GPU=1: on a CUDA device; LEAN=1: without torch)
 	@exec $(VENV)/bin/appliance serve $(ARGS)
 
 runtime: $(runtime) ## run the service of llama-runtime/ as its manifest says, without Flox
@@ -90,7 +90,7 @@ cluster-shell: $(dev) ## that Kubernetes, to look around in
 	@tests/k8s/cluster/run.sh $(abspath $(VENV))/bin/python -m tests.k8s.cluster.shell
 
 clean: ## remove what the recipes made, but not the embedded model
-	@rm -rf .venv .venv-gpu .venv-lock build dist server/*.egg-info
+	@rm -rf .venv .venv-gpu .venv-lean .venv-lock build dist server/*.egg-info
 	@rm -rf .mypy_cache .pytest_cache .ruff_cache .hypothesis
 	@find server tests bench -name __pycache__ -type d -prune -exec rm -rf {} + 2>/dev/null || true
 

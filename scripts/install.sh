@@ -49,6 +49,11 @@ from urllib.request import urlopen
 urlopen('$torch_index/torch/', timeout=3).close()" 2>/dev/null
 }
 
+# The native engine, all there is without torch, comes as C.
+has_compiler() {
+    command -v cc || command -v gcc || command -v clang
+} >/dev/null
+
 # Before the rest: where no CPU build of torch can be had, that is known in seconds.
 install_cpu_torch() {
     if index_answers; then
@@ -62,13 +67,28 @@ install_cpu_torch() {
         "The CPU build of torch could not be had for $("$venv/bin/python" --version) on $(uname -sm)." \
         "Did $torch_index answer? $answered." \
         "It has builds for Python 3.11 to 3.14 on Linux (x86_64, aarch64, glibc) and macOS (arm64)." \
-        "Ways out:" \
+        "Ways to have it:" \
         "  - let this machine reach that address, through a proxy (HTTPS_PROXY) if need be;" \
         "  - put a wheel that $torch_lock names in a folder and set PIP_FIND_LINKS to it;" \
         "  - take a Python for which there is one: make PYTHON=python3.11 serve;" \
         "  - with an NVIDIA GPU, take the CUDA build of several gigabytes: make GPU=1 serve."
+    if [ "${CI:-}" != true ] && has_compiler; then
+        say "" \
+            "Going on without it, as with LEAN=1: the native engine needs no torch. Only models outside" \
+            "the Llama family do, and tests that compare with it. To try again: rm -rf $venv"
+        return 1
+    fi
+    say "  - without it, the native engine serves; that takes a C compiler: make LEAN=1 serve."
     rm -rf "$venv" # so that the next try may take another Python
     exit 1
+}
+
+# The lean lock leaves out what tokenizers names and never uses here, so nothing is resolved; and it
+# has no setuptools, which an editable installation of this repository needs.
+install_lean() {
+    install --no-deps --requirement requirements/lean.txt
+    awk '/^[^ #]/ { is_wanted = /^setuptools==/ } is_wanted' requirements/cpu.txt >"$venv/setuptools.txt"
+    install --no-deps --requirement "$venv/setuptools.txt"
 }
 
 if [ "$1" = --python ]; then
@@ -80,5 +100,10 @@ venv=$1
 lock=$2
 [ -x "$venv/bin/python" ] || make_venv
 say "installing $lock into $venv"
-[ "$lock" != requirements/cpu.txt ] || install_cpu_torch
-install --requirement "$lock"
+case $lock in
+requirements/cpu.txt)
+    if install_cpu_torch; then install --requirement "$lock"; else install_lean; fi
+    ;;
+requirements/lean.txt) install_lean ;;
+*) install --requirement "$lock" ;;
+esac
