@@ -6,10 +6,9 @@ import json
 from functools import cache
 from importlib import resources
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
-import torch
-from transformers import AutoModelForCausalLM, PretrainedConfig, PreTrainedModel
 
 from appliance.engine.kernels.build import find_compiler, load_library
 from appliance.engine.kernels.library import VARIANTS, NativeLibrary
@@ -17,6 +16,9 @@ from appliance.engine.model.config import parse_model_config
 from appliance.engine.native_runner import NativeRunner
 from appliance.model_store.weights import read_tensors
 from tests.kernel_cache import KERNEL_CACHE
+
+if TYPE_CHECKING:
+    from transformers import PretrainedConfig, PreTrainedModel
 
 BLOCK_SIZE = 16
 NUM_BLOCKS = 256
@@ -66,6 +68,9 @@ def native_runner(
 
 def save_rounded_model(config: PretrainedConfig, path: Path, dtype: str = "bfloat16") -> None:
     """A model whose weights are whole in bfloat16: then only the arithmetic is compared."""
+    import torch
+    from transformers import AutoModelForCausalLM
+
     torch.manual_seed(11)
     model: PreTrainedModel = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
     with torch.no_grad():

@@ -1,4 +1,7 @@
-"""Small models with random weights, and runners driven by hand-made batches."""
+"""Small models with random weights, and runners driven by hand-made batches.
+
+torch and transformers are imported by the functions that use them: the rest works without.
+"""
 
 from __future__ import annotations
 
@@ -8,8 +11,6 @@ from itertools import count
 from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
-from transformers import AutoModelForCausalLM, PretrainedConfig, PreTrainedModel
 
 from appliance.engine.model.config import parse_model_config
 from appliance.engine.sequence import (
@@ -20,16 +21,18 @@ from appliance.engine.sequence import (
     SamplingParams,
     Sequence,
 )
-from appliance.engine.torch_runner import TorchRunner
-from appliance.engine.transformers_runner import TransformersRunner
 from appliance.model_store.weights import read_tensors
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
     from pathlib import Path
 
+    from transformers import PretrainedConfig, PreTrainedModel
+
     from appliance.engine.model.fixed_attention import FixedShape
     from appliance.engine.runner import Runner
+    from appliance.engine.torch_runner import TorchRunner
+    from appliance.engine.transformers_runner import TransformersRunner
 
 BLOCK_SIZE = 8
 NUM_BLOCKS = 256
@@ -38,6 +41,9 @@ VOCAB_SIZE = 199
 
 def save_model(config: PretrainedConfig, path: Path, *, shard_size: str = "1GB") -> None:
     """A float32 model whose every weight matters: biases are not zero, norms are not one."""
+    import torch
+    from transformers import AutoModelForCausalLM
+
     torch.manual_seed(11)
     model: PreTrainedModel = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
     with torch.no_grad():
@@ -48,14 +54,19 @@ def save_model(config: PretrainedConfig, path: Path, *, shard_size: str = "1GB")
 
 
 def load_reference(path: Path) -> PreTrainedModel:
+    import torch
+    from transformers import AutoModelForCausalLM
+
     loaded: PreTrainedModel = AutoModelForCausalLM.from_pretrained(path, dtype=torch.float32)
     loaded.eval()
     return loaded
 
 
-@torch.inference_mode()
 def reference_logits(model: PreTrainedModel, token_ids: list[int]) -> FloatArray:
-    logits: torch.Tensor = model(input_ids=torch.tensor([token_ids]), use_cache=False).logits[0]
+    import torch
+
+    with torch.inference_mode():
+        logits: torch.Tensor = model(input_ids=torch.tensor([token_ids]), use_cache=False).logits[0]
     return logits.numpy()
 
 
@@ -68,6 +79,8 @@ def torch_runner(
     device: str = "cpu",
     fixed_shape: FixedShape | None = None,
 ) -> TorchRunner:
+    from appliance.engine.torch_runner import TorchRunner
+
     config = parse_model_config(json.loads((path / "config.json").read_text()))
     assert config is not None
     return TorchRunner(
@@ -83,6 +96,8 @@ def torch_runner(
 
 
 def transformers_runner(path: Path) -> TransformersRunner:
+    from appliance.engine.transformers_runner import TransformersRunner
+
     return TransformersRunner(
         path,
         device="cpu",

@@ -11,7 +11,7 @@ def why_not() -> str | None:
     """Why nothing can be computed on a CUDA device here; None if it can."""
     if find_spec("torch") is None:
         return "torch is not installed: make test GPU=1 installs its CUDA build"
-    import torch  # noqa: PLC0415 - the lean installation has none
+    import torch  # noqa: PLC0415 - absent from the lean installation
 
     if torch.version.cuda is None:
         return f"torch {torch.__version__} is a CPU build: use make test GPU=1"

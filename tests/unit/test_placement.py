@@ -49,6 +49,13 @@ def install_only(monkeypatch: pytest.MonkeyPatch, *modules: str) -> None:
     monkeypatch.setattr(placement, "is_installed", lambda name: name in modules)
 
 
+@pytest.fixture
+def everything(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A whole installation, without a CUDA device: for choices that compute nothing."""
+    install_only(monkeypatch, "torch", "transformers")
+    monkeypatch.setattr(placement, "cuda_memory_bytes", lambda: None)
+
+
 @pytest.mark.usefixtures("kernels")
 def test_auto_is_the_native_engine_for_a_model_it_knows(model: ModelDirectory) -> None:
     place = choose_place(Settings(), model)
@@ -56,7 +63,7 @@ def test_auto_is_the_native_engine_for_a_model_it_knows(model: ModelDirectory) -
     assert place.note is None
 
 
-@pytest.mark.usefixtures("kernels")
+@pytest.mark.usefixtures("kernels", "everything")
 @pytest.mark.parametrize(
     ("settings", "engine"),
     [
@@ -72,10 +79,12 @@ def test_what_the_settings_name_decides(
     assert choose_place(settings, model).engine == engine
 
 
+@pytest.mark.usefixtures("everything")
 def test_auto_is_transformers_for_a_model_that_we_do_not_know(model: ModelDirectory) -> None:
     assert choose_place(Settings(), replace(model, native=None)).engine == "transformers"
 
 
+@pytest.mark.usefixtures("everything")
 def test_without_kernels_auto_is_torch_and_the_banner_says_why(
     model: ModelDirectory, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
@@ -85,7 +94,7 @@ def test_without_kernels_auto_is_torch_and_the_banner_says_why(
     assert place.note == "not native: there is no C compiler on the PATH (cc, gcc or clang)"
 
 
-@pytest.mark.usefixtures("kernels")
+@pytest.mark.usefixtures("kernels", "everything")
 def test_on_a_cpu_without_fast_code_auto_is_torch_if_it_is_there(
     model: ModelDirectory, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -99,7 +108,7 @@ def test_on_a_cpu_without_fast_code_auto_is_torch_if_it_is_there(
         native.choose_variant(best)
 
 
-@pytest.mark.usefixtures("kernels")
+@pytest.mark.usefixtures("kernels", "everything")
 def test_a_device_that_torch_finds_is_preferred_and_asked_for_only_with_a_driver(
     model: ModelDirectory, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -143,6 +152,7 @@ def test_a_model_for_transformers_is_sized_by_memory_too(tmp_path: Path) -> None
     assert plain.num_cache_values == native.num_cache_values
 
 
+@pytest.mark.usefixtures("everything")
 def test_a_cache_beyond_the_machine_ends_a_load_with_one_sentence(tmp_path: Path) -> None:
     settings = Settings(engine="torch", kv_cache_tokens=10**9, device="cpu")
     model = open_model(write_model(tmp_path / "m", hidden_size=1024))

@@ -29,6 +29,7 @@ def load_and_try(path: Path) -> None:
 def test_a_model_whose_weights_are_no_numbers_ends_the_start_with_a_sentence(
     tmp_path: Path,
 ) -> None:
+    pytest.importorskip("torch")
     path = write_model(tmp_path / "m")
     load_and_try(path)
     weights = random_weights(model_config())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import platform
+from importlib import metadata
 
 import pytest
 
@@ -17,7 +18,7 @@ def test_json_can_be_read_by_programs(capsys: pytest.CaptureFixture[str]) -> Non
     facts = json.loads(capsys.readouterr().out)
     assert facts["version"] == __version__
     assert facts["python"] == platform.python_version()
-    assert facts["packages"]["torch"]
+    assert facts["packages"]["numpy"] == metadata.version("numpy")
 
 
 def test_text_has_a_fact_a_line(capsys: pytest.CaptureFixture[str]) -> None:

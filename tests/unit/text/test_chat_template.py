@@ -10,7 +10,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import JsonValue
-from transformers import PreTrainedTokenizerFast
 
 from appliance.errors import InvalidRequest, ModelRefused
 from appliance.text.chat_template import ChatTemplate
@@ -51,6 +50,8 @@ def user(content: str) -> dict[str, JsonValue]:
 
 def oracle(source: str, messages: Messages, tools: Sequence[JsonValue]) -> str | None:
     """What transformers renders; None where it raises."""
+    from transformers import PreTrainedTokenizerFast  # noqa: PLC0415 - not in the lean installation
+
     tokenizer: Any = PreTrainedTokenizerFast(  # type: ignore[no-untyped-call]
         tokenizer_object=tiny.byte_level_backend(), **SPECIAL
     )
