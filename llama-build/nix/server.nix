@@ -140,7 +140,11 @@ stdenv.mkDerivation {
   passthru = { inherit wheelhouse; };
   meta = {
     description = "An LLM inference server that starts with one command and proves what it runs";
-    license = lib.licenses.mit;
+    license = [ lib.licenses.mit ] ++ lib.optional (variant == "cuda") lib.licenses.unfree; # NVIDIA's libraries
+    sourceProvenance = [
+      lib.sourceTypes.fromSource
+      lib.sourceTypes.binaryNativeCode # the wheels
+    ];
     platforms = systems;
     mainProgram = "llama-server";
   };

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import re
 import subprocess
+import tomllib
 from pathlib import Path
 
 import pytest
 
 from appliance.metrics import Metrics
+from appliance.release.kubernetes_manifest import quantity
 from appliance.release.manifest_lint import lint_paths
 from appliance.release.pin import find_pins
 from appliance.release.reference import ANNOTATION, why_not_pinned
@@ -85,6 +87,21 @@ def test_a_new_generation_changes_one_line_of_what_is_applied(tmp_path: Path) ->
     changed = [pair for pair in zip(before, after, strict=True) if pair[0] != pair[1]]
     assert len(changed) == 1
     assert changed[0][1].strip() == "flox.dev/environment: acme/llama-runtime:99"
+
+
+def test_a_pod_goes_to_nodes_that_its_environment_is_published_for(objects: list[Object]) -> None:
+    path = REPOSITORY / "llama-runtime" / ".flox" / "env" / "manifest.toml"
+    (system,) = tomllib.loads(path.read_text())["options"]["systems"]
+    chosen = template(objects)["spec"]["nodeSelector"]
+    architecture = {"amd64": "x86_64", "arm64": "aarch64"}[chosen["kubernetes.io/arch"]]
+    assert system == f"{architecture}-{chosen['kubernetes.io/os']}"
+
+
+def test_a_pod_asks_for_all_the_disk_that_it_may_fill(objects: list[Object]) -> None:
+    volumes = template(objects)["spec"]["volumes"]
+    sizes = [quantity(each["emptyDir"]["sizeLimit"]) for each in volumes if "emptyDir" in each]
+    asked = quantity(container(objects)["resources"]["requests"]["ephemeral-storage"])
+    assert asked == sum(filter(None, sizes))
 
 
 def test_every_object_has_a_namespace(objects: list[Object]) -> None:

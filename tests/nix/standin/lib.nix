@@ -77,7 +77,14 @@ rec {
     "all_proxy"
     "no_proxy"
   ];
-  licenses.mit.spdxId = "MIT";
+  licenses = {
+    mit.spdxId = "MIT";
+    unfree.free = false;
+  };
+  sourceTypes = {
+    fromSource.isSource = true;
+    binaryNativeCode.isSource = false;
+  };
   platforms = rec {
     linux = [
       "x86_64-linux"
