@@ -9,12 +9,9 @@ from itertools import chain
 
 from appliance.engine.drafting import MAX_ROWS
 from appliance.engine.kv_cache import BlockAllocator
+from appliance.engine.pacing import Pace
 from appliance.engine.sequence import Batch, Chunk, FinishReason, LogitRows, Sequence
 from appliance.errors import ContextLengthExceeded, Overloaded
-
-# Prompt tokens of a batch in which others are answered: they wait for it between two tokens. At 128
-# the longest gaps were 2.5 times as long, and the throughput 1.5 % higher (docs/experiments.md).
-MAX_PROMPT_TOKENS_BESIDE_DECODES = 64
 
 
 class Scheduler:
@@ -24,8 +21,8 @@ class Scheduler:
     of the queue waits for blocks and nobody overtakes it. No more run than a batch has tokens, so
     every decode is in every batch.
 
-    What decodes leave of a batch (but at most 64 tokens if there are any, so that no answer stops
-    for long) belongs to the oldest prompt and then to the others as they came, except for a lane of
+    What decodes leave of a batch (but if there are any, no more than lets the answers flow on: see
+    pacing) belongs to the oldest prompt and then to the others as they came, except for a lane of
     at most half: it goes to prompts with at most half as much left as the oldest, the shortest
     first. So a short prompt waits for shorter ones alone, and the oldest takes at most twice the
     batches it would as the only prompt. Each becomes the oldest in its turn.
@@ -60,6 +57,7 @@ class Scheduler:
         self._waiting: OrderedDict[int, Sequence] = OrderedDict()
         self._running: dict[int, Sequence] = {}
         self._num_reused_tokens = 0  # since the last batch
+        self._pace = Pace()
 
     @property
     def num_waiting(self) -> int:
@@ -128,7 +126,8 @@ class Scheduler:
         chunks = [self._decode_chunk(s, num_rows // len(decodes) - 1) for s in decodes]
         budget = self.max_batch_tokens - len(chunks)
         if decodes:
-            budget = min(budget, MAX_PROMPT_TOKENS_BESIDE_DECODES)
+            num_missing = sum(s.num_missing_tokens for s in prompts)
+            budget = min(budget, self._pace.num_prompt_tokens(len(decodes), num_missing))
         hurried, num_hurried = pick_hurried(prompts, budget // 2)
         budget -= num_hurried
         for sequence in (s for s in prompts if s not in hurried):
@@ -143,6 +142,11 @@ class Scheduler:
             return None
         num_reused, self._num_reused_tokens = self._num_reused_tokens, 0
         return Batch(tuple(chunks), tuple(mark_started(chunks)), tuple(preempted), num_reused)
+
+    def learn(self, batch: Batch, duration_s: float) -> None:
+        """Take in how long a batch took."""
+        num_answers = sum(chunk.length == 1 + len(chunk.draft) for chunk in batch.chunks)
+        self._pace.learn(num_answers, batch.num_tokens - num_answers, duration_s)
 
     def retract(self, batch: Batch) -> None:
         """Take back what a batch was to make known: it was not computed."""

@@ -72,6 +72,14 @@ def advance(scheduler: Scheduler, token_id: int = 9) -> list[FinishReason | None
     return [scheduler.commit(c, token_id if c.is_sampled else None) for c in batch.chunks]
 
 
+def advance_timed(scheduler: Scheduler, clock: FakeClock, token_s: float) -> Batch:
+    """Compute one batch in so many seconds a token, and return it."""
+    batch = advance_and_get(scheduler)
+    clock.advance(batch.num_tokens * token_s)
+    scheduler.learn(batch, batch.num_tokens * token_s)
+    return batch
+
+
 def advance_and_get(scheduler: Scheduler) -> Batch:
     """Compute one batch, and return it."""
     batch = scheduler.schedule()
@@ -112,6 +120,26 @@ def test_beside_an_answer_prompts_are_read_in_small_pieces() -> None:
     assert spans(scheduler.schedule()) == [(1, 4, 1), (2, 0, 64)]
     scheduler.cancel(1)
     assert spans(scheduler.schedule()) == [(2, 0, 512)]
+
+
+@pytest.mark.parametrize(
+    ("token_s", "shortest_s", "longest_s"),
+    [(0.0001, 0.0512, 0.0512), (0.001, 0.079, 0.1), (0.004, 0.079, 0.12)],
+    ids=["a batch is soon read", "soon read in pieces", "slow"],
+)
+def test_pieces_grow_to_what_answers_bear_on_this_machine(
+    token_s: float, shortest_s: float, longest_s: float
+) -> None:
+    clock = FakeClock()
+    scheduler = make_scheduler(num_blocks=2048, max_batch_tokens=512, clock=clock)
+    scheduler.submit(make_sequence(1, 4, max_new_tokens=1000))
+    advance_timed(scheduler, clock, token_s)
+    scheduler.submit(make_sequence(2, 1500))
+    gaps_s = []
+    while spans(batch := advance_timed(scheduler, clock, token_s))[-1][2] > 1:
+        gaps_s.append(batch.num_tokens * token_s)
+    assert len(gaps_s) > 3
+    assert all(shortest_s <= round(gap_s, 6) <= longest_s for gap_s in gaps_s[1:-1])
 
 
 def test_prompts_share_what_is_left_of_the_budget_in_order_of_arrival() -> None:

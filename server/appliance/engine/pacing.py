@@ -1,0 +1,43 @@
+"""How many prompt tokens a pass reads beside running answers, from how long passes took."""
+
+from __future__ import annotations
+
+# A pass that reads prompts is a gap in every answer that runs beside it. Answers that come at 12
+# tokens a second at least are faster than anybody reads (docs/experiments.md has what it costs).
+SMOOTH_PASS_S = 0.08
+# Where a pass of answers alone takes longer, prompts get as much again: else they hardly move.
+MIN_PASSES_OF_ANSWERS = 2
+# What waits is read in about as many passes, if none is this many times as long as it should be
+# for that: the first token of whoever waits has to come, too.
+NUM_BACKLOG_PASSES = 16
+MAX_STRETCH = 1.5
+MIN_PROMPT_TOKENS = 16  # of any pass, and for one to tell what a token takes
+FIRST_PROMPT_TOKENS = 64  # while nothing is known: 0.1 s for a billion parameters on two cores
+WEIGHT_OF_NEWS = 0.5
+
+
+class Pace:
+    """Learns what a pass takes on this machine with this model, and measures out the next one."""
+
+    def __init__(self) -> None:
+        self._token_s: float | None = None  # a token of a pass that reads prompts
+        self._answers_s = 0.0  # a pass that reads none
+
+    def learn(self, num_answers: int, num_prompt_tokens: int, duration_s: float) -> None:
+        """Take in what a pass of so many tokens took."""
+        if not num_prompt_tokens:
+            self._answers_s += WEIGHT_OF_NEWS * (duration_s - self._answers_s)
+        elif num_prompt_tokens >= MIN_PROMPT_TOKENS and duration_s > 0:
+            token_s = duration_s / (num_answers + num_prompt_tokens)
+            known_s = token_s if self._token_s is None else self._token_s
+            self._token_s = known_s + WEIGHT_OF_NEWS * (token_s - known_s)
+
+    def num_prompt_tokens(self, num_answers: int, num_waiting: int) -> int:
+        """How many of the `num_waiting` prompt tokens to read beside so many answers."""
+        if self._token_s is None:
+            return FIRST_PROMPT_TOKENS
+        smooth_s = max(SMOOTH_PASS_S, MIN_PASSES_OF_ANSWERS * self._answers_s)
+        num_smooth = smooth_s / self._token_s
+        num_wanted = num_answers + num_waiting / NUM_BACKLOG_PASSES
+        num_tokens = min(max(num_smooth, num_wanted), MAX_STRETCH * num_smooth)
+        return max(int(num_tokens) - num_answers, MIN_PROMPT_TOKENS)
