@@ -9,12 +9,24 @@ from appliance.engine.drafting import (
     FIRST_PAUSE_TOKENS,
     MAX_LENGTH,
     MAX_PAUSE_TOKENS,
+    MAX_SEARCHED_TOKENS,
     Drafter,
 )
 
 
 def test_the_same_four_tokens_are_expected_to_go_on_as_they_did_last() -> None:
     assert Drafter().draft([0, 1, 2, 3, 4, 5, 0, 1, 2, 3, 6, 7, 0, 1, 2, 3], 7) == (6, 7)
+
+
+def test_tokens_are_told_apart_whatever_their_bytes() -> None:
+    assert Drafter().draft([0x01000000, 0x01000000, 1, 1, 1, 1, 9, 256, 256, 256, 256], 7) == ()
+    assert Drafter().draft([1, 1, 1, 1, 256, 256, 256, 256, 7, 256, 256, 256, 256], 7) == (7, 256)
+
+
+def test_only_so_much_is_searched() -> None:
+    said = [0, 1, 2, 3, 4, *range(9, MAX_SEARCHED_TOKENS), 0, 1, 2, 3]
+    assert Drafter().draft(said, 7) == (4, 9)
+    assert Drafter().draft([*said[:5], 5, 6, *said[5:]], 7) == ()
 
 
 def test_nothing_is_guessed_after_what_was_not_there_before() -> None:
