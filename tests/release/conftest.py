@@ -1,17 +1,25 @@
-"""A small model on a gated hub, and a Nix store of one's own."""
+"""A small model on a gated hub, a Nix store of one's own, and what makes and signs bundles."""
 
 from __future__ import annotations
 
 import json
 import os
 import random
-from collections.abc import Iterator
+import shutil
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
+from appliance.cli.main import main
+from appliance.model_store import embedded_model_path
 from appliance.release.nix_store import NixStore
 from tests.fake_hub import FakeHub, serving
+from tests.release.built import build
+
+PEBBLE = Path(__file__).parents[2] / "llama-build" / "models" / "pebble.lock.json"
+
+Run = Callable[..., int]
 
 INDEX = {
     "metadata": {"total_size": 0},
@@ -77,3 +85,34 @@ def nix_store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[NixSt
     for path in (root / "store").rglob("*"):
         if path.is_dir() and not path.is_symlink():
             path.chmod(0o755)  # the store makes folders read-only
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Run:
+    def run(*arguments: str | Path) -> int:
+        return main(["bundle", *map(str, arguments)], {"XDG_CACHE_HOME": str(tmp_path / "home")})
+
+    return run
+
+
+@pytest.fixture
+def key(tmp_path: Path, run: Run) -> Path:
+    if shutil.which("ssh-keygen") is None:
+        assert os.environ.get("CI") != "true", "install ssh-keygen: apt-get install openssh-client"
+        pytest.skip("there is no ssh-keygen on this machine (Debian: openssh-client)")
+    assert run("keygen", tmp_path / "keys" / "release") == 0
+    return tmp_path / "keys" / "release"
+
+
+@pytest.fixture
+def trust(key: Path) -> tuple[str, Path]:
+    return "--trust", key.with_name("release.pub")
+
+
+@pytest.fixture
+def server(nix_store: NixStore, tmp_path: Path) -> Path:
+    """In that store, with all that it needs."""
+    model = tmp_path / "pebble"
+    shutil.copytree(embedded_model_path(), model)
+    (model / "model.lock.json").write_text(PEBBLE.read_text())
+    return build(tmp_path, model)

@@ -16,10 +16,7 @@ from appliance.cli.main import main
 from appliance.model_store import embedded_model_path
 from appliance.release.model_lock import read_model_lock
 from appliance.release.nix_store import NixStore
-from tests.release.built import build
-
-REPOSITORY = Path(__file__).parents[2]
-PEBBLE = REPOSITORY / "llama-build" / "models" / "pebble.lock.json"
+from tests.release.conftest import PEBBLE
 
 
 def bill(
@@ -138,14 +135,6 @@ def test_what_is_no_part_is_refused(
     (tmp_path / "empty").mkdir()
     assert main(["sbom", str(tmp_path / name)], {}) == 4
     assert words in capsys.readouterr().err
-
-
-@pytest.fixture
-def server(nix_store: NixStore, tmp_path: Path) -> Path:
-    model = tmp_path / "pebble"
-    shutil.copytree(embedded_model_path(), model)
-    (model / "model.lock.json").write_text(PEBBLE.read_text())
-    return build(tmp_path, model)
 
 
 @pytest.mark.nix
