@@ -31,7 +31,7 @@ class CompletionStream:
         self._parts = parts
         self._num_open = len(parts)
         self._done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._take: Callable[[Delta], None]
+        self._take: Callable[[Delta], None] | None = None
         self.prompt_choices: tuple[TokenChoice | None, ...] | None = (
             None  # known once the first delta is out
         )
@@ -57,6 +57,7 @@ class CompletionStream:
 
     def close(self) -> None:
         self._done.cancel()
+        self._take = None  # it holds the reader, and the reader holds us
         for sequence, decoder in self._parts:
             if not decoder.is_finished:
                 sequence.cancel()
@@ -99,7 +100,7 @@ class CompletionStream:
                 for logprobs in event.prompt_logprobs
             )
         delta = decoder.push(event)
-        if delta is not None:
+        if delta is not None and self._take is not None:
             self._take(delta)
         if decoder.is_finished:
             if event.finish_reason is None:

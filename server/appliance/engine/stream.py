@@ -62,10 +62,12 @@ class SequenceStream:
 
     def push(self, event: TokenEvent) -> None:
         """Hand the reader an event; called on the loop."""
+        take = self._take
         if event.finish_reason is not None:
             self.finished.set_result(None)
-        if self._take is not None:
-            self._take(event)
+            self._take = None  # it holds the reader, and the reader holds us
+        if take is not None:
+            take(event)
             return
         self._events.append(event)
         if self._waiter is not None and not self._waiter.done():

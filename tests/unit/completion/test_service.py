@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import json
+import weakref
 from collections.abc import Callable, Coroutine
 from typing import TypeVar
 
@@ -400,6 +402,27 @@ def test_closing_a_stream_frees_all_of_its_sequences() -> None:
         assert 'appliance_finished_sequences_total{reason="cancelled"} 2.0' in bench.series()
 
     asyncio.run(leave())
+
+
+def test_an_answer_leaves_nothing_for_the_garbage_collector() -> None:
+    async def scenario() -> None:
+        bench = Bench("a little fox")
+        stream = await bench.service.start(request(n=2))
+        texts: list[str] = []
+        await bench.finish(read_texts(stream, texts))
+        for _ in range(3):
+            bench.engine.step()
+            await asyncio.sleep(0)
+        stream.close()
+        is_there = weakref.ref(stream)
+        del stream
+        assert is_there() is None
+
+    gc.disable()
+    try:
+        asyncio.run(scenario())
+    finally:
+        gc.enable()
 
 
 async def waiting_result(task: asyncio.Future[T]) -> T:
