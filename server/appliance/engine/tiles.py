@@ -6,7 +6,7 @@ move bytes, so a stored matrix computes the same bits as one that is quantized a
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
@@ -21,26 +21,34 @@ if TYPE_CHECKING:
     Bytes = NDArray[np.uint8]
     Parts = Mapping[str, NDArray[np.generic]]
 
-LINE = 64
-ROWS_AT_ONCE = 64 * COLUMN_TILE  # bounds what a conversion takes besides its result
-GROUP_LINES = 1 + GROUP // 8  # of int4: codes, then nibbles
+ROWS_AT_ONCE = 32 * COLUMN_TILE  # bounds what a conversion takes besides its result
 ZERO_NIBBLE = 8  # how the kernels quantize nothing but zeros
+SCALES_SIZE = 2 * COLUMN_TILE  # of a group of a tile
+CODES_SIZE = GROUP // SUBGROUP * COLUMN_TILE
+
+
+class Groups(NamedTuple):
+    """Views of G groups of equal length, one behind the other in each of T tiles."""
+
+    scales: Bytes  # [T, G, SCALES_SIZE]
+    codes: Bytes  # [T, G, outputs, subgroups], without subgroups for int8
+    lines: Bytes  # [T, G, L, outputs, 4]
 
 
 def read_rows(tiles: Bytes, kind: str, n: int, k: int) -> dict[str, NDArray[np.generic]]:
     """The stored form of a packed matrix."""
-    by_tile = tiles.reshape(-(-n // COLUMN_TILE), -1)
-    scales = _split_scales(by_tile, k)
-    lines = by_tile[:, _scales_size(k) :]
+    groups = _groups(tiles.reshape(-(-n // COLUMN_TILE), -1), kind, k)
+    scales = np.concatenate([_split_scales(some.scales) for some in groups], axis=1)
+    lines = np.concatenate([_split_lines(some.lines) for some in groups], axis=1)
     if kind == "int8":
-        values = lines.reshape(len(lines), -1, COLUMN_TILE, 4).swapaxes(1, 2)
-        weight = (values.reshape(-1, 4 * _num_quads(k))[:n, :k] ^ 0x80).view(np.int8)
+        weight = (lines.reshape(len(lines), -1)[:n, :k] ^ 0x80).view(np.int8)
         return {"weight": weight, "scales": scales[:n]}
-    nibbles, codes = _split_int4(lines, k)
+    nibbles = np.stack([lines & 15, lines >> 4], axis=2).reshape(len(lines), -1)
     nibbles = nibbles[:n, : k + k % 2]
     if k % 2:
         nibbles[:, k] = 0
     weight = nibbles[:, ::2] | nibbles[:, 1::2] << 4
+    codes = np.concatenate([_split_codes(some.codes) for some in groups], axis=1)
     return {"weight": weight, "codes": codes[:n, : -(-k // SUBGROUP)], "scales": scales[:n]}
 
 
@@ -51,89 +59,100 @@ def write_tiles(parts: Parts, kind: str, n: int, k: int, tiles: Bytes) -> None:
         some = {
             name: _whole_tiles(part[first : first + ROWS_AT_ONCE]) for name, part in parts.items()
         }
-        to = by_tile[first // COLUMN_TILE :][: len(some["scales"]) // COLUMN_TILE]
-        _join_scales(some["scales"].view(np.uint16), k, to)
-        lines = to[:, _scales_size(k) :]
+        num_tiles = len(some["scales"]) // COLUMN_TILE
+        groups = _groups(by_tile[first // COLUMN_TILE :][:num_tiles], kind, k)
         num_padding = -n % COLUMN_TILE if first + ROWS_AT_ONCE >= n else 0
         if kind == "int8":
-            _join_int8(some["weight"].view(np.uint8), k, lines)
+            _write_lines(_join_int8(some["weight"].view(np.uint8), k), groups)
         else:
-            _join_int4(*_as_bytes(some), k, num_padding, lines)
-
-
-def _as_bytes(parts: Parts) -> tuple[Bytes, Bytes]:
-    return parts["weight"].view(np.uint8), parts["codes"].view(np.uint8)
+            weight, codes = some["weight"].view(np.uint8), some["codes"].view(np.uint8)
+            if num_padding:
+                codes[-num_padding:] = ZERO_NIBBLE << 4
+            _write_lines(_join_int4(weight, codes, k, num_padding), groups)
+            _write_codes(codes, groups)
+        _write_scales(some["scales"].view(np.uint16), groups)
 
 
 def _num_quads(k: int) -> int:
     return -(-k // 8) * 2
 
 
-def _scales_size(k: int) -> int:
-    return -(-(-(-k // GROUP) * COLUMN_TILE * 2) // LINE) * LINE
-
-
 def _whole_tiles(rows: NDArray[np.generic]) -> NDArray[np.generic]:
     return np.pad(rows, ((0, -len(rows) % COLUMN_TILE), (0, 0)))
 
 
-def _split_scales(by_tile: Bytes, k: int) -> NDArray[np.uint16]:
-    num_groups = -(-k // GROUP)
-    stored = np.ascontiguousarray(by_tile[:, : num_groups * COLUMN_TILE * 2]).view(np.uint16)
-    scales = stored.reshape(-1, num_groups, COLUMN_TILE).swapaxes(1, 2)
-    return np.ascontiguousarray(scales).reshape(-1, num_groups)
-
-
-def _join_scales(scales: NDArray[np.uint16], k: int, to: Bytes) -> None:
-    by_group = scales.reshape(len(to), COLUMN_TILE, -1).swapaxes(1, 2)
-    stored = np.ascontiguousarray(by_group).reshape(len(to), -1).view(np.uint8)
-    to[:, : _scales_size(k)] = 0
-    to[:, : stored.shape[1]] = stored
-
-
-def _join_int8(weight: Bytes, k: int, lines: Bytes) -> None:
-    values = np.pad(weight, ((0, 0), (0, 4 * _num_quads(k) - k))) ^ 0x80
-    by_quad = values.reshape(len(lines), COLUMN_TILE, -1, 4).swapaxes(1, 2)
-    lines[:] = by_quad.reshape(len(lines), -1)
-
-
-def _int4_groups(lines: Bytes, k: int) -> list[Bytes]:
-    """Views of the whole groups, and of the last if it is shorter: [T, G, lines, 16, 4]."""
+def _groups(by_tile: Bytes, kind: str, k: int) -> list[Groups]:
+    """The whole groups, and the last if it is shorter."""
     num_whole, rest = divmod(_num_quads(k), GROUP // 4)
-    cut = num_whole * GROUP_LINES * LINE
-    views = [lines[:, :cut].reshape(len(lines), num_whole, GROUP_LINES, COLUMN_TILE, 4)]
-    if rest:
-        views.append(lines[:, cut:].reshape(len(lines), 1, 1 + rest // 2, COLUMN_TILE, 4))
-    return views
+    header = SCALES_SIZE + (0 if kind == "int8" else CODES_SIZE)
+    groups, at = [], 0
+    for num_groups, num_quads in ((num_whole, GROUP // 4), (1, rest)):
+        num_lines = num_quads if kind == "int8" else num_quads // 2
+        if num_groups and num_lines:
+            size = num_groups * (header + num_lines * 4 * COLUMN_TILE)
+            some = by_tile[:, at : at + size].reshape(len(by_tile), num_groups, -1)
+            shape = (*some.shape[:2], num_lines, COLUMN_TILE, 4)
+            codes = some[:, :, SCALES_SIZE:header].reshape(*some.shape[:2], COLUMN_TILE, -1)
+            groups.append(
+                Groups(some[:, :, :SCALES_SIZE], codes, some[:, :, header:].reshape(shape))
+            )
+            at += size
+    return groups
 
 
-def _split_int4(lines: Bytes, k: int) -> tuple[Bytes, Bytes]:
-    """Nibbles [rows, inputs], one a byte, and codes [rows, subgroups]."""
-    groups = _int4_groups(lines, k)
-    codes = np.concatenate([group[:, :, 0] for group in groups], axis=1).swapaxes(1, 2)
-    flat = [group[:, :, 1:].reshape(len(lines), -1, COLUMN_TILE, 4) for group in groups]
-    pairs = np.concatenate(flat, axis=1).swapaxes(1, 2)  # [T, 16, quads / 2, 4]
-    nibbles = np.stack([pairs & 15, pairs >> 4], axis=3)
-    num_rows = len(lines) * COLUMN_TILE
-    return nibbles.reshape(num_rows, -1), codes.reshape(num_rows, -1)
+def _split_scales(scales: Bytes) -> NDArray[np.uint16]:
+    by_group = np.ascontiguousarray(scales).view(np.uint16)  # [T, G, outputs]
+    return by_group.swapaxes(1, 2).reshape(-1, scales.shape[1])
 
 
-def _join_int4(weight: Bytes, codes: Bytes, k: int, num_padding: int, lines: Bytes) -> None:
+def _write_scales(scales: NDArray[np.uint16], groups: list[Groups]) -> None:
+    by_group = scales.reshape(-1, COLUMN_TILE, scales.shape[1]).swapaxes(1, 2)
+    stored = np.ascontiguousarray(by_group).view(np.uint8)
+    first = 0
+    for some in groups:
+        some.scales[:] = stored[:, first : first + some.scales.shape[1]]
+        first += some.scales.shape[1]
+
+
+def _split_codes(codes: Bytes) -> Bytes:
+    return codes.swapaxes(1, 2).reshape(codes.shape[0] * COLUMN_TILE, -1)
+
+
+def _write_codes(codes: Bytes, groups: list[Groups]) -> None:
+    num_subgroups, first = GROUP // SUBGROUP, 0
+    whole = np.pad(codes, ((0, 0), (0, -codes.shape[1] % num_subgroups)))
+    by_group = whole.reshape(-1, COLUMN_TILE, whole.shape[1] // num_subgroups, num_subgroups)
+    for some in groups:
+        num_groups = some.codes.shape[1]
+        some.codes[:] = by_group[:, :, first : first + num_groups].swapaxes(1, 2)
+        first += num_groups
+
+
+def _split_lines(lines: Bytes) -> Bytes:
+    """By output and line: [outputs, lines, 4]."""
+    return lines.transpose(0, 3, 1, 2, 4).reshape(lines.shape[0] * COLUMN_TILE, -1, 4)
+
+
+def _write_lines(lines: Bytes, groups: list[Groups]) -> None:
+    first = 0
+    for some in groups:
+        num_tiles, num_groups, num_lines = some.lines.shape[:3]
+        end = first + num_groups * num_lines
+        shape = (num_tiles, COLUMN_TILE, num_groups, num_lines, 4)
+        some.lines[:] = lines[:, first:end].reshape(shape).transpose(0, 2, 3, 1, 4)
+        first = end
+
+
+def _join_int8(weight: Bytes, k: int) -> Bytes:
+    values: Bytes = np.pad(weight, ((0, 0), (0, 4 * _num_quads(k) - k)))
+    return (values ^ np.uint8(0x80)).reshape(len(weight), -1, 4)
+
+
+def _join_int4(weight: Bytes, codes: Bytes, k: int, num_padding: int) -> Bytes:
     num_rows, num_inputs = len(weight), 4 * _num_quads(k)
     nibbles = np.stack([weight & 15, weight >> 4], axis=2).reshape(num_rows, -1)[:, :k]
     if num_padding:
-        nibbles[-num_padding:], codes[-num_padding:] = ZERO_NIBBLE, ZERO_NIBBLE << 4
+        nibbles[-num_padding:] = ZERO_NIBBLE
     zeros = np.repeat(codes[:, -1:] >> 4, num_inputs - k, axis=1)  # inputs that are not there
-    nibbles = np.concatenate([nibbles, zeros], axis=1)
-    quads = nibbles.reshape(len(lines), COLUMN_TILE, -1, 2, 4)
-    pairs = (quads[:, :, :, 0] | quads[:, :, :, 1] << 4).swapaxes(1, 2)  # [T, quads / 2, 16, 4]
-    num_groups = -(-k // GROUP)
-    codes = np.pad(codes, ((0, 0), (0, num_groups * 4 - codes.shape[1])))
-    by_group = codes.reshape(len(lines), COLUMN_TILE, num_groups, 4).swapaxes(1, 2)
-    first = 0
-    for group, at in zip(_int4_groups(lines, k), (0, num_groups - 1), strict=False):
-        num_lines = group.shape[1] * (group.shape[2] - 1)
-        group[:, :, 0] = by_group[:, at : at + group.shape[1]]
-        shape = (len(lines), group.shape[1], group.shape[2] - 1, COLUMN_TILE, 4)
-        group[:, :, 1:] = pairs[:, first : first + num_lines].reshape(shape)
-        first += num_lines
+    quads: Bytes = np.concatenate([nibbles, zeros], axis=1).reshape(num_rows, -1, 2, 4)
+    return quads[:, :, 0] | quads[:, :, 1] << np.uint8(4)

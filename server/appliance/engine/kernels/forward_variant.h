@@ -17,7 +17,7 @@ static void each_row(const job_t *job, const layer_t *layer, int32_t num_rows, w
 
 static void share_tiles(const job_t *job, work_t *work, const loop_t *loop) {
     int32_t total = count_tiles(loop->weight->n, COLUMN_TILE);
-    int32_t grain = count_tiles(count_tiles(total, PIECES_PER_THREAD * pool_num_threads(job->pool)), 4) * 4;
+    int32_t grain = count_tiles(count_tiles(total, PIECES_PER_THREAD * pool_num_threads(job->pool)), 2) * 2;
     pool_share(job->pool, total, grain < PIECE_TILES ? grain : PIECE_TILES, work, (void *)loop);
 }
 

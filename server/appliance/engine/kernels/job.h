@@ -4,7 +4,7 @@
 #include "forward.h"
 
 #define TOKENS_PER_ITEM 16 /* of a chunk, in one piece of attention */
-#define PIECE_TILES 16     /* of a linear layer, at most; gates and what they open may touch one more */
+#define PIECE_TILES 8      /* of a linear layer, at most; gates and what they open may touch one more */
 #define PIECE_STRIDE ((PIECE_TILES + 1) * COLUMN_TILE)
 
 typedef struct {

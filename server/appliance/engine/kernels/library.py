@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from pathlib import Path
 
-COLUMN_TILE = 16
+COLUMN_TILE = 32
 KEY_TILE = 16
 WEIGHT_KINDS = {"bf16": 0, "int8": 1, "int4": 2}
 VARIANTS = ("avx512", "avx2", "neon", "scalar")  # best first

@@ -19,7 +19,7 @@
 
 enum weight_kind { WEIGHT_BF16 = 0, WEIGHT_INT8 = 1, WEIGHT_INT4 = 2 };
 
-#define COLUMN_TILE 16 /* outputs side by side; packed weights are padded to whole tiles */
+#define COLUMN_TILE 32 /* outputs side by side; packed weights are padded to whole tiles */
 
 typedef struct {
     int32_t kind;      /* enum weight_kind */

@@ -10,7 +10,7 @@
 
 #define VARIANT avx2
 #define NAME "avx2"
-enum { MAX_ROWS = 4, MAX_TILES = 1, UNPACK_ABOVE = 12 };
+enum { WIDE_ROWS = 2, NARROW_ROWS = 4, UNPACK_ABOVE = 12 };
 
 typedef struct { __m256 low, high; } floats_t;  /* one fp32 an output */
 typedef struct { __m256i low, high; } ints_t;   /* one int32 an output */
@@ -23,9 +23,8 @@ static inline __m256i first_columns(int count) {
 
 static inline floats_t zero_floats(void) { return (floats_t){_mm256_setzero_ps(), _mm256_setzero_ps()}; }
 
-static inline floats_t load_floats(const float *from, int count) {
-    return (floats_t){_mm256_maskload_ps(from, first_columns(count)),
-                      _mm256_maskload_ps(from + 8, first_columns(count - 8))};
+static inline floats_t load_floats(const float *from) {
+    return (floats_t){_mm256_load_ps(from), _mm256_load_ps(from + 8)};
 }
 
 static inline __m256 without_nan_bits(__m256 value) {

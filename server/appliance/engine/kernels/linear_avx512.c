@@ -10,20 +10,20 @@
 
 #define VARIANT avx512
 #define NAME "avx512"
-enum { MAX_ROWS = 8, MAX_TILES = 2, UNPACK_ABOVE = 64 };
+enum { WIDE_ROWS = 8, NARROW_ROWS = 0, UNPACK_ABOVE = 32 };
 
 typedef __m512 floats_t;  /* one fp32 an output */
 typedef __m512i ints_t;   /* one int32 an output */
 typedef __m512i line_t;   /* a line of weights */
 typedef struct { __m512i steps, offsets; } codes_t;
 
-static inline __mmask16 first_columns(int count) { return (__mmask16)((1u << count) - 1); }
+static inline __mmask16 first_columns(int count) {
+    return (__mmask16)(count >= 16 ? 0xffff : count > 0 ? (1u << count) - 1 : 0);
+}
 
 static inline floats_t zero_floats(void) { return _mm512_setzero_ps(); }
 
-static inline floats_t load_floats(const float *from, int count) {
-    return _mm512_maskz_loadu_ps(first_columns(count), from);
-}
+static inline floats_t load_floats(const float *from) { return _mm512_load_ps(from); }
 
 static inline void store_floats(float *to, floats_t value, int count) {
     __mmask16 nan = _mm512_cmp_ps_mask(value, value, _CMP_UNORD_Q);

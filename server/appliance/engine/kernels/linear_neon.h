@@ -8,7 +8,7 @@
 
 #define NAME "neon"
 #define FLUSHES_IN_HARDWARE
-enum { MAX_ROWS = 4, MAX_TILES = 1, UNPACK_ABOVE = 12 };
+enum { WIDE_ROWS = 1, NARROW_ROWS = 4, UNPACK_ABOVE = 12 };
 
 typedef struct { float32x4_t of[4]; } floats_t; /* one fp32 an output */
 typedef struct { int32x4_t of[4]; } ints_t;     /* one int32 an output */
@@ -23,10 +23,8 @@ static inline floats_t zero_floats(void) {
     return value;
 }
 
-static inline floats_t load_floats(const float *from, int count) {
-    float part[16] = {0};
+static inline floats_t load_floats(const float *from) {
     floats_t value;
-    if (count < 16) memcpy(part, from, (size_t)count * sizeof *part), from = part;
     EACH_QUARTER value.of[i] = vld1q_f32(from + 4 * i);
     return value;
 }
@@ -35,7 +33,7 @@ static inline void store_floats(float *to, floats_t value, int count) {
     const float32x4_t nan = vreinterpretq_f32_u32(vdupq_n_u32(0x7fc00000));
     float part[16], *all = count < 16 ? part : to;
     EACH_QUARTER vst1q_f32(all + 4 * i, vbslq_f32(vceqq_f32(value.of[i], value.of[i]), value.of[i], nan));
-    if (count < 16) memcpy(to, part, (size_t)count * sizeof *part);
+    if (count > 0 && count < 16) memcpy(to, part, (size_t)count * sizeof *part);
 }
 
 /* Bytes are multiplied as signed ones here, so there is no + 128 to take back. */

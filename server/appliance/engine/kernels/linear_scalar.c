@@ -3,7 +3,7 @@
 
 #define VARIANT scalar
 #define NAME "scalar"
-enum { MAX_ROWS = 1, MAX_TILES = 1, UNPACK_ABOVE = 1 };
+enum { WIDE_ROWS = 0, NARROW_ROWS = 1, UNPACK_ABOVE = 1 };
 
 typedef struct { float of[16]; } floats_t;   /* one fp32 an output */
 typedef struct { int32_t of[16]; } ints_t;   /* one int32 an output */
@@ -12,15 +12,15 @@ typedef struct { line_t steps, offsets; } codes_t;
 
 static inline floats_t zero_floats(void) { return (floats_t){{0}}; }
 
-static inline floats_t load_floats(const float *from, int count) {
-    floats_t value = {{0}};
-    memcpy(value.of, from, (size_t)count * sizeof *from);
+static inline floats_t load_floats(const float *from) {
+    floats_t value;
+    memcpy(value.of, from, sizeof value.of);
     return value;
 }
 
 static inline void store_floats(float *to, floats_t value, int count) {
     const uint32_t nan = 0x7fc00000;
-    for (int c = 0; c < count; c++)
+    for (int c = 0; c < 16 && c < count; c++)
         memcpy(to + c, value.of[c] == value.of[c] ? (const void *)&value.of[c] : &nan, sizeof *to);
 }
 

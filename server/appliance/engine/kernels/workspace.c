@@ -2,6 +2,7 @@
 #include "forward.h"
 
 #include <stdlib.h>
+#include <sys/mman.h>
 
 #define HUGE_PAGE (2u << 20)
 
@@ -22,7 +23,10 @@ void *workspace_reserve(workspace_t *workspace, size_t size) {
     free(workspace->space);
     workspace->size = 0;
     size = (size + HUGE_PAGE - 1) / HUGE_PAGE * HUGE_PAGE;
-    workspace->space = aligned_alloc(64, size);
+    workspace->space = aligned_alloc(HUGE_PAGE, size);
+#ifdef MADV_HUGEPAGE /* neighbouring rows of an output are in different small pages */
+    if (workspace->space) madvise(workspace->space, size, MADV_HUGEPAGE);
+#endif
     if (workspace->space) workspace->size = size;
     return workspace->space;
 }
@@ -47,5 +51,5 @@ static void pack_tiles(void *context, int32_t thread, int32_t first, int32_t end
 
 void pack_weight(pool_t *pool, const weight_t *weight, void *packed, const uint16_t *bf16) {
     packing_t packing = {weight, packed, bf16};
-    pool_share(pool, (weight->n + COLUMN_TILE - 1) / COLUMN_TILE, 8, pack_tiles, &packing);
+    pool_share(pool, (weight->n + COLUMN_TILE - 1) / COLUMN_TILE, 4, pack_tiles, &packing);
 }
