@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import json
+import socket
 import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from http.client import HTTPConnection, HTTPException, HTTPResponse
-from socket import SO_RCVBUF, SOL_SOCKET
 from typing import Any, Self
 
 from tests.k8s.cluster.processes import wait
@@ -121,7 +121,7 @@ class Load:
 
     def _stream_slowly(self) -> None:
         while not self._ended.wait(self.pause_s):
-            with contextlib.closing(NarrowConnection(self.host, timeout=TIMEOUT_S)) as connection:
+            with contextlib.closing(NarrowConnection(self.host)) as connection:
                 self._ask(connection, "slow stream", LONG, self._read_slowly)
 
     def _ask(self, connection: HTTPConnection, kind: str, question: Question, read: Reader) -> bool:
@@ -158,8 +158,15 @@ class NarrowConnection(HTTPConnection):
     """The server cannot hand a long answer over at once."""
 
     def connect(self) -> None:
-        super().connect()
-        self.sock.setsockopt(SOL_SOCKET, SO_RCVBUF, RECEIVE_BUFFER_BYTES)
+        """Narrow from the start: a window that was promised wider cannot be taken back.
+
+        What then does not fit is dropped, and the server's kernel tries again ever less often:
+        after a pause of half a minute it would hand nothing over for another half.
+        """
+        self.sock = socket.socket()
+        self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, RECEIVE_BUFFER_BYTES)
+        self.sock.settimeout(TIMEOUT_S)
+        self.sock.connect((self.host, self.port))
 
 
 Reader = Callable[[HTTPResponse, Answer], None]
