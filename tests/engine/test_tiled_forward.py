@@ -61,13 +61,19 @@ def test_a_difference_takes_the_claim_back_and_is_told(
 
 
 @pytest.mark.parametrize(
-    "shape", [FixedShape(1, 1, 8), FixedShape(7, 3, 24), FixedShape(64, 8, 64)]
+    "shape", [FixedShape(1, 1, 8), FixedShape(7, 7, 24), FixedShape(64, 8, 64)]
 )
 def test_any_shape_computes_the_same_up_to_rounding(shape: FixedShape, path: Path) -> None:
     token_ids = random_tokens(60)
     expected = run_alone(torch_runner(path), Sequences(), token_ids)
     runner = torch_runner(path, fixed_shape=shape)
     np.testing.assert_allclose(run_alone(runner, Sequences(), token_ids), expected, atol=1e-4)
+
+
+@pytest.mark.parametrize("shape", [FixedShape(16, 3, 32), FixedShape(16, 4, 33)])
+def test_a_shape_that_leaves_a_rest_is_refused(shape: FixedShape, models: dict[str, Path]) -> None:
+    with pytest.raises(ValueError, match="leaves a rest"):
+        torch_runner(models["plain"], fixed_shape=shape)
 
 
 def test_what_an_earlier_sequence_left_in_a_block_never_reaches_a_later_one(path: Path) -> None:

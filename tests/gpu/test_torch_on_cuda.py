@@ -119,6 +119,16 @@ def test_decoding_replays_graphs_and_captures_none_anew(embedded: TorchRunner) -
     assert len(embedded._tiled._passes) == passes
 
 
+def test_what_is_replayed_has_the_bits_of_what_is_called(embedded: TorchRunner) -> None:
+    assert embedded._tiled is not None
+    sequences, tokens = Sequences(block_size=16), random_tokens(300, vocab_size=4096)
+    replayed = run_decode(embedded, sequences.make(tokens), 290)
+    before, embedded._tiled.max_graph_spans = embedded._tiled.max_graph_spans, 0
+    called = run_decode(embedded, sequences.make(tokens), 290)
+    embedded._tiled.max_graph_spans = before
+    assert called.tobytes() == replayed.tobytes()
+
+
 def test_float32_agrees_with_transformers_on_a_cpu(device: str) -> None:
     token_ids = random_tokens(300, vocab_size=4096)
     expected = reference_logits(load_reference(EMBEDDED), token_ids)

@@ -40,9 +40,12 @@ class TiledForward:
         shape: FixedShape,
         max_context_tokens: int,
     ) -> None:
+        if shape.tile_rows % shape.group_rows or shape.span_tokens % cache.block_size:
+            raise ValueError(f"{shape} leaves a rest, which would be another shape")
         self._model, self._cache, self._shape = model, cache, shape
         self._windows = frozenset(windows)
         self._max_spans = -(-max_context_tokens // shape.span_tokens)
+        self.max_graph_spans = MAX_GRAPH_SPANS
         self.graphs = GraphPool(cache.values.device)
         self._passes: dict[tuple[int, int], Callable[[], None]] = {}
         self._compute_head = self.graphs.wrap(self._head_pass)
@@ -69,7 +72,7 @@ class TiledForward:
     def compute_logits(self, hidden: torch.Tensor) -> torch.Tensor:
         """hidden [R, hidden] -> [R, V] in float32."""
         parts = [self._logits[:0]]
-        for part in hidden.split(self._shape.tile_rows):
+        for part in hidden.split(self._shape.tile_rows) if len(hidden) else ():
             self._wanted[: len(part)] = part
             self._compute_head()
             parts.append(self._logits[: len(part)].clone())
@@ -91,7 +94,7 @@ class TiledForward:
 
     def _compute_tile(self, rows: NDArray[np.int64], num_spans: int) -> torch.Tensor:
         tile_rows, group_rows = self._shape.tile_rows, self._shape.group_rows
-        num_groups = _power_of_two(-(-len(rows) // group_rows), -(-tile_rows // group_rows))
+        num_groups = _power_of_two(-(-len(rows) // group_rows), tile_rows // group_rows)
         spare_block = self._cache.values.shape[2] - 1
         filled = np.full((tile_rows, rows.shape[1]), spare_block, np.int64)
         filled[:, :3] = (0, 0, spare_block * self._cache.block_size)
@@ -102,15 +105,16 @@ class TiledForward:
 
     def _find_pass(self, num_groups: int, num_spans: int) -> Callable[[], None]:
         key = num_groups, num_spans
+        function = partial(self._tile_pass, num_groups, num_spans)
+        if num_spans > self.max_graph_spans:
+            return function
         if key not in self._passes:
-            function = partial(self._tile_pass, num_groups, num_spans)
-            is_short = num_spans <= MAX_GRAPH_SPANS
-            self._passes[key] = self.graphs.wrap(function) if is_short else function
+            self._passes[key] = self.graphs.wrap(function)
         return self._passes[key]
 
     def _tile_pass(self, num_groups: int, num_spans: int) -> None:
         tokens, positions, slots = (column.contiguous() for column in self._ids[:, :3].unbind(1))
-        num_rows = min(num_groups * self._shape.group_rows, self._shape.tile_rows)
+        num_rows = num_groups * self._shape.group_rows
         width = num_spans * self._shape.span_tokens // self._cache.block_size
         tables = self._ids[:num_rows, 3 : 3 + width].reshape(num_rows, num_spans, -1)
         plans = {

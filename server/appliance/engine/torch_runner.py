@@ -22,7 +22,7 @@ from appliance.engine.sequence import (
     FloatArray,
     LogitRows,
 )
-from appliance.engine.tiled_forward import TiledForward
+from appliance.engine.tiled_forward import MAX_GRAPH_SPANS, TiledForward
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -81,8 +81,11 @@ class TorchRunner:
             dtype=dtype,
             num_threads=num_threads,
         )
-        if fixed_shape is not None:
+        if self._tiled is not None and fixed_shape is not None:
+            # More than one span of keys without graphs: so these are compared, too.
+            self._tiled.max_graph_spans = 1
             difference = find_difference(self, fixed_shape.span_tokens + fixed_shape.tile_rows)
+            self._tiled.max_graph_spans = MAX_GRAPH_SPANS
             self._info = replace(
                 self._info, has_fixed_arithmetic=difference is None, note=difference
             )

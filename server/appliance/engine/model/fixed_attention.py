@@ -19,7 +19,7 @@ class FixedShape(NamedTuple):
     """The shapes of every product: libraries choose the order of a sum by them."""
 
     tile_rows: int = 64  # of linear layers; a Hopper tensor core has no smaller tile
-    group_rows: int = 8  # of attention
+    group_rows: int = 8  # of attention; a tile has whole groups
     span_tokens: int = 256  # keys that a group looks at in one step; whole blocks
 
 
