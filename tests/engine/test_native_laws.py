@@ -8,6 +8,7 @@ import os
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -267,3 +268,22 @@ def test_every_variant_gives_the_embedded_model_the_same_bits(
         )
     native_library().choose_variant(best_variant)
     assert len(found) == 1
+
+
+@pytest.mark.parametrize("name", ["plain", "odd, qk-norm", "window"])
+def test_what_another_sequence_left_in_a_block_is_never_seen(
+    name: str, models: dict[str, Path], best_variant: str
+) -> None:
+    """Not even infinities, of which a zero weight would make no number."""
+    assert supported_variants()[0] == best_variant
+    token_ids, found = random_tokens(MAX_PROMPT), set()
+    for variant in supported_variants():
+        native_library().choose_variant(variant)
+        for left in (0, 0x7F80):
+            for lengths in ([MAX_PROMPT], [30, 1, 1, 9, MAX_PROMPT - 41], [15, 2, MAX_PROMPT - 17]):
+                runner = native_runner(models[name])
+                np.frombuffer(runner._cache, np.uint16)[:] = left
+                sequence = Sequences(block_size=16).make(token_ids)
+                found.add(run_chunks(runner, sequence, lengths).tobytes())
+    assert len(found) == 1
+    assert np.isfinite(np.frombuffer(found.pop(), np.float32)).all()

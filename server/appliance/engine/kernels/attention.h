@@ -4,7 +4,7 @@
 #include "lanes.h"
 
 #define ROW_GROUP 8   /* query rows that share a read of the keys */
-#define TILES_AHEAD 4 /* tiles lie apart from each other, where the hardware does not look ahead */
+#define TILES_AHEAD 4 /* fetched: they lie apart from each other, where the hardware does not look ahead */
 
 /* Sine and cosine by reduction to a quarter turn and Taylor's series: the same bits everywhere. */
 INLINE void sine_cosine(double angle, float *sine, float *cosine) {
@@ -38,7 +38,8 @@ static void rotate(const float *restrict x, const float *restrict cosine, const 
     }
 }
 
-/* Where a sequence's keys and values of one kv head lie: a pointer for each tile of 16 tokens. */
+/* Where a sequence's keys and values of one kv head lie: a pointer for each tile of 16 tokens. What is read
+ * after the last of them stands behind: after the keys the values, after these TILES_AHEAD more. */
 typedef struct {
     const uint16_t **keys, **values;
 } tiles_t;
@@ -65,15 +66,12 @@ INLINE int32_t score_tiles(const int R, const int T, const row_group_t *group, i
     const uint16_t *q = group->q + (int64_t)row * group->head_dim;
     for (; first + T <= end; first += T) {
         float *scores = group->scores + row * group->stride + (int64_t)first * KEY_TILE - group->origin;
-        lanes_t sums[ROW_GROUP][8];
+        lanes_t sums[ROW_GROUP][4];
         UNROLL for (int r = 0; r < R; r++)
             UNROLL for (int t = 0; t < T; t++) sums[r][t] = lanes_set(0.0f);
-        const uint16_t *ahead[8];
-        UNROLL for (int t = 0; t < T; t++)
-            ahead[t] = keys[first + t + TILES_AHEAD < end ? first + t + TILES_AHEAD : first + t];
         for (int32_t d = 0; d < group->head_dim; d += 2) {
-            pairs_t k[8];
-            UNROLL for (int t = 0; t < T; t++) __builtin_prefetch(ahead[t] + d * KEY_TILE);
+            pairs_t k[4];
+            UNROLL for (int t = 0; t < T; t++) __builtin_prefetch(keys[first + t + TILES_AHEAD] + d * KEY_TILE);
             UNROLL for (int t = 0; t < T; t++) k[t] = pairs_load(keys[first + t] + d * KEY_TILE);
             UNROLL for (int r = 0; r < R; r++) {
                 pairs_t pair = pairs_set(q + r * group->head_dim + d);
@@ -86,17 +84,19 @@ INLINE int32_t score_tiles(const int R, const int T, const row_group_t *group, i
     return first;
 }
 
-/* Outputs of `R` rows from `row` on for `C` times 16 dimensions: weights times values over whole tiles. */
+/* Outputs of `R` rows from `row` on for `C` times 16 dimensions: weights times values of the keys up to
+ * `end_key`, in whole pairs. */
 INLINE void mix_values(const int R, const int C, const row_group_t *group, int32_t row, const uint16_t **values,
-                       int32_t first, int32_t end, int32_t column) {
+                       int32_t first, int32_t end_key, int32_t column) {
     lanes_t sums[ROW_GROUP][4];
     UNROLL for (int r = 0; r < R; r++)
         UNROLL for (int c = 0; c < C; c++) sums[r][c] = lanes_set(0.0f);
     int64_t from = (int64_t)column * KEY_TILE * LANES;
-    for (int32_t tile = first; tile < end; tile++) {
+    for (int32_t tile = first; tile * KEY_TILE < end_key; tile++) {
         const uint16_t *weights = group->weights + row * group->stride + (int64_t)tile * KEY_TILE - group->origin;
-        const uint16_t *v = values[tile] + from, *ahead = values[tile + TILES_AHEAD < end ? tile + TILES_AHEAD : tile] + from;
-        for (int32_t key = 0; key < KEY_TILE; key += 2) {
+        const uint16_t *v = values[tile] + from, *ahead = values[tile + TILES_AHEAD] + from;
+        int32_t left = end_key - tile * KEY_TILE;
+        for (int32_t key = 0; key < (left < KEY_TILE ? left : KEY_TILE); key += 2) {
             pairs_t pairs[4];
             UNROLL for (int c = 0; c < C; c++) __builtin_prefetch(ahead + (c * KEY_TILE + key) * LANES);
             UNROLL for (int c = 0; c < C; c++) pairs[c] = pairs_load(v + (c * KEY_TILE + key) * LANES);
@@ -137,14 +137,30 @@ static float weigh_keys(const row_group_t *group, int32_t row, int32_t first, in
     return lanes_sum(sum);
 }
 
+/* As many tiles at a time as there are, up to T. */
+INLINE void score_rows(const int R, const int T, const row_group_t *group, int32_t row, const uint16_t **keys,
+                       int32_t first, int32_t end) {
+    first = score_tiles(R, T, group, row, keys, first, end);
+    if (T > 2) first = score_tiles(R, 2, group, row, keys, first, end);
+    if (T > 1) score_tiles(R, 1, group, row, keys, first, end);
+}
+
+INLINE void mix_rows(const int R, const int C, const row_group_t *group, int32_t row, const uint16_t **values,
+                     int32_t first, int32_t end_key) {
+    int32_t column = 0;
+    for (; column + C <= group->num_columns; column += C) mix_values(R, C, group, row, values, first, end_key, column);
+    int32_t left = group->num_columns - column;
+    if (C > 3 && left == 3) mix_values(R, 3, group, row, values, first, end_key, column);
+    if (C > 2 && left == 2) mix_values(R, 2, group, row, values, first, end_key, column);
+    if (C > 1 && left == 1) mix_values(R, 1, group, row, values, first, end_key, column);
+}
+
 INLINE void attend_rows(const int R, const int T, const int C, row_group_t *group, int32_t row, const tiles_t *tiles) {
     int32_t first_key = group->first_key[0], end_key = group->end_key[group->num_rows - 1];
-    int32_t first = first_key / KEY_TILE, end = (end_key + KEY_TILE - 1) / KEY_TILE, column = 0;
-    int32_t next = score_tiles(R, T, group, row, tiles->keys, first, end);
-    score_tiles(R, 1, group, row, tiles->keys, next, end);
+    int32_t first = first_key / KEY_TILE, end = (end_key + KEY_TILE - 1) / KEY_TILE;
+    score_rows(R, T, group, row, tiles->keys, first, end);
     for (int32_t r = row; r < row + R; r++) group->sums[r] = weigh_keys(group, r, first & ~1, (end + 1) & ~1);
-    for (; column + C <= group->num_columns; column += C) mix_values(R, C, group, row, tiles->values, first, end, column);
-    for (; column < group->num_columns; column++) mix_values(R, 1, group, row, tiles->values, first, end, column);
+    mix_rows(R, C, group, row, tiles->values, first, end_key);
 }
 
 /* How many rows are computed for `num_rows`: the next power of two. */
@@ -154,7 +170,7 @@ INLINE int32_t padded_rows(int32_t num_rows) {
 
 /* Rows, tiles of keys and columns at a time, so that the sums stay in registers. */
 #if defined(LANES_512)
-static void attend_1(row_group_t *group, const tiles_t *tiles) { attend_rows(1, 8, 4, group, 0, tiles); }
+static void attend_1(row_group_t *group, const tiles_t *tiles) { attend_rows(1, 4, 4, group, 0, tiles); }
 static void attend_2(row_group_t *group, const tiles_t *tiles) { attend_rows(2, 4, 4, group, 0, tiles); }
 static void attend_4(row_group_t *group, const tiles_t *tiles) { attend_rows(4, 4, 4, group, 0, tiles); }
 static void attend_8(row_group_t *group, const tiles_t *tiles) { attend_rows(8, 2, 2, group, 0, tiles); }
@@ -181,7 +197,11 @@ static void attend_padded(row_group_t *group, const tiles_t *tiles) {
 void attend_group_scalar(row_group_t *group, const tiles_t *tiles);
 
 static void attend_group(row_group_t *group, const tiles_t *tiles) {
+#if defined(LANES_512)
+    attend_padded(group, tiles); /* the instruction for pairs knows no modes, and weights are alike in all */
+#else
     uint32_t before = set_arithmetic(true);
     attend_padded(group, tiles);
     if (restore_arithmetic(before)) attend_group_scalar(group, tiles);
+#endif
 }

@@ -4,20 +4,31 @@
 
 #define FEW_ROWS 2 /* up to here the calling thread does the norms alone */
 #define PIECES_PER_THREAD 8
+#define LEAST_INPUTS 2048 /* of a piece, times its tiles of outputs: about a microsecond's work */
 #define GATE_COLUMNS 128 /* of a piece: whole groups of what is quantised */
 #define ROWS_AT_ONCE 16  /* while they are in the first cache */
 #define POOLING_STEPS 0x1p26
 
+/* So many that threads can still share them fairly. */
+INLINE int32_t pieces_at_once(const job_t *job, int32_t num_pieces) {
+    return at_least(num_pieces / (PIECES_PER_THREAD * pool_num_threads(job->pool)), 1);
+}
+
 /* Work on rows [first, end), each on its own. */
 static void each_row(const job_t *job, const layer_t *layer, int32_t num_rows, work_t *work) {
     loop_t loop = {.job = job, .layer = layer};
-    int32_t grain = at_least(num_rows / (PIECES_PER_THREAD * pool_num_threads(job->pool)), FEW_ROWS);
-    pool_share(job->pool, num_rows, grain, work, &loop);
+    pool_share(job->pool, num_rows, at_least(pieces_at_once(job, num_rows), FEW_ROWS), work, &loop);
 }
 
+/* Tiles of a matrix in pieces that all threads have as many of, neither so small that sharing them costs
+ * more than it gains nor so large that a thread that is interrupted is long waited for. */
 static void share_tiles(const job_t *job, work_t *work, const loop_t *loop) {
-    int32_t total = count_tiles(loop->weight->n, COLUMN_TILE);
-    int32_t grain = count_tiles(count_tiles(total, PIECES_PER_THREAD * pool_num_threads(job->pool)), 2) * 2;
+    int32_t total = count_tiles(loop->weight->n, COLUMN_TILE), num_threads = pool_num_threads(job->pool);
+    int64_t inputs = (int64_t)loop->weight->k * total * loop->num_rows;
+    int64_t worthwhile = inputs / (LEAST_INPUTS * num_threads) + 1;
+    int32_t per_thread = worthwhile < PIECES_PER_THREAD ? (int32_t)worthwhile : PIECES_PER_THREAD;
+    int32_t whole = loop->num_rows > FEW_ROWS ? 2 : 1;
+    int32_t grain = count_tiles(count_tiles(total, per_thread * num_threads), whole) * whole;
     pool_share(job->pool, total, grain < PIECE_TILES ? grain : PIECE_TILES, work, (void *)loop);
 }
 
@@ -158,7 +169,7 @@ static void compute_layer(const job_t *job, const layer_t *layer) {
     each_row(job, layer, job->num_tokens, enter_attention);
     multiply(job, &layer->qkv, job->qkv, job->num_tokens);
     if (!job->is_decode) each_row(job, layer, job->num_tokens, shape_keys);
-    pool_share(job->pool, job->num_items, 1, attend_items, &loop);
+    pool_share(job->pool, job->num_items, pieces_at_once(job, job->num_items), attend_items, &loop);
     each_row(job, layer, job->num_tokens, prepare_out);
     add_product(job, &layer->out, job->prepared, layer->out_bias);
     each_row(job, layer, job->num_tokens, enter_mlp);

@@ -23,6 +23,13 @@ static void store_token(uint16_t *restrict keys, uint16_t *restrict values, int3
     for (int32_t d = 0; d < head_dim; d++) values[d / LANES * KEY_TILE * LANES + d % LANES * 2] = v[d];
 }
 
+/* Zeros for the token that shares pairs with the last one: another sequence may have left something there, of
+ * which even zero times infinity would be seen. */
+static void clear_next_token(uint16_t *values, int32_t token, int32_t head_dim) {
+    values += token / 2 * 2 * LANES + 1;
+    for (int32_t d = 0; token % 2 == 0 && d < head_dim; d++) values[d / LANES * KEY_TILE * LANES + d % LANES * 2] = 0;
+}
+
 /* Head `head` of a row of q, k and v, with its bias; may point into `space`. */
 static const float *biased_head(const job_t *job, const layer_t *layer, int32_t row, int32_t head, float *space) {
     int32_t D = job->model->head_dim;
@@ -52,6 +59,7 @@ static void shape_key(const job_t *job, const layer_t *layer, int32_t row, int32
     round_row(biased_head(job, layer, row, v_head, scratch->head), scratch->v, D);
     locate_tile(model, layer, chunk, kv_head, position / KEY_TILE, &keys, &values);
     store_token(keys, values, position % KEY_TILE, scratch->k, scratch->v, D);
+    if (row == chunk->first_row + chunk->length - 1) clear_next_token(values, position % KEY_TILE, D);
 }
 
 static void shape_keys(void *context, int32_t thread, int32_t first, int32_t end) {
@@ -61,29 +69,31 @@ static void shape_keys(void *context, int32_t thread, int32_t first, int32_t end
             shape_key(loop->job, loop->layer, row, head, &loop->job->scratch[thread]);
 }
 
-/* Tiles [first, end) of a sequence's keys and values. Slots of the last from `end_key` on hold what another
- * sequence may have left, of which even zero times infinity would be seen: a copy has zeros there. */
-static void find_tiles(const job_t *job, const layer_t *layer, const item_t *item, int32_t first, int32_t end_key,
-                       scratch_t *scratch) {
+/* The first key that any query of the item sees, and the end of the last query's. */
+INLINE int32_t first_key_of(const job_t *job, const layer_t *layer, const item_t *item) {
+    return layer->window ? at_least(job->chunks[item->chunk].start + item->first - layer->window + 1, 0) : 0;
+}
+INLINE int32_t end_key_of(const job_t *job, const item_t *item) { return job->chunks[item->chunk].start + item->end; }
+
+/* The tiles of an item, and the first keys of the next. */
+static tiles_t find_tiles(const job_t *job, const layer_t *layer, const item_t *item, const item_t *next, scratch_t *scratch) {
     const chunk_t *chunk = &job->chunks[item->chunk];
-    int32_t end = count_tiles(end_key, KEY_TILE), used = end_key % KEY_TILE;
+    int32_t first = first_key_of(job, layer, item) / KEY_TILE;
+    int32_t end = count_tiles(end_key_of(job, item), KEY_TILE);
+    tiles_t tiles = {scratch->tiles - first, scratch->tiles + (end - first) - first};
+    uint16_t *keys, *values;
     for (int32_t tile = first; tile < end; tile++) {
-        uint16_t *keys, *values;
         locate_tile(job->model, layer, chunk, item->kv_head, tile, &keys, &values);
-        scratch->keys[tile] = keys, scratch->values[tile] = values;
+        tiles.keys[tile] = keys, tiles.values[tile] = values;
     }
-    if (!used) return;
-    const uint16_t *values = scratch->values[end - 1];
-    scratch->values[end - 1] = scratch->last_values;
-    memcpy(scratch->last_values, values, (size_t)padded_dim(job->model) * KEY_TILE * sizeof *values);
-    for (int32_t column = 0; column < padded_dim(job->model) / LANES; column++) {
-        uint16_t *unused = scratch->last_values + (column * KEY_TILE + used / 2 * 2) * LANES;
-        if (used % 2) {
-            for (int32_t d = 0; d < LANES; d++) unused[2 * d + 1] = 0;
-            unused += 2 * LANES;
-        }
-        memset(unused, 0, (size_t)((KEY_TILE - used) / 2 * 2 * LANES) * sizeof *unused);
+    int32_t next_first = first_key_of(job, layer, next) / KEY_TILE;
+    int32_t next_last = count_tiles(end_key_of(job, next), KEY_TILE) - 1;
+    for (int32_t i = 0; i < TILES_AHEAD; i++) {
+        int32_t tile = next_first + i < next_last ? next_first + i : next_last;
+        locate_tile(job->model, layer, &job->chunks[next->chunk], next->kv_head, tile, &keys, &values);
+        tiles.values[end + i] = keys;
     }
+    return tiles;
 }
 
 /* A query row of an item: the heads of one kv head, token by token. */
@@ -107,7 +117,7 @@ INLINE void fetch_queries(const job_t *job, const layer_t *layer, const item_t *
 }
 
 static void attend_queries(const job_t *job, const layer_t *layer, const item_t *item, int32_t first, row_group_t *group,
-                           scratch_t *scratch) {
+                           const tiles_t *tiles, scratch_t *scratch) {
     int32_t D = job->model->head_dim;
     for (int32_t r = 0; r < padded_rows(group->num_rows); r++) {
         query_t query = query_at(job, item, first + (r < group->num_rows ? r : 0));
@@ -115,9 +125,8 @@ static void attend_queries(const job_t *job, const layer_t *layer, const item_t 
         group->first_key[r] = layer->window ? at_least(query.position - layer->window + 1, 0) : 0;
         group->end_key[r] = query.position + 1;
     }
-    tiles_t tiles = {scratch->keys, scratch->values};
     group->origin = group->first_key[0] / (2 * KEY_TILE) * (2 * KEY_TILE);
-    attend_group(group, &tiles);
+    attend_group(group, tiles);
     for (int32_t r = 0; r < group->num_rows; r++) {
         query_t query = query_at(job, item, first + r);
         share_row(scratch->out + (int64_t)r * padded_dim(job->model), 1.0f / group->sums[r],
@@ -125,12 +134,11 @@ static void attend_queries(const job_t *job, const layer_t *layer, const item_t 
     }
 }
 
-static void attend_item(const job_t *job, const layer_t *layer, const item_t *item, scratch_t *scratch) {
+static void attend_item(const job_t *job, const layer_t *layer, const item_t *item, const item_t *next_item,
+                        scratch_t *scratch) {
     const model_t *model = job->model;
     int32_t num_rows = (item->end - item->first) * (model->num_heads / model->num_kv_heads);
-    int32_t start = job->chunks[item->chunk].start;
-    int32_t first_key = layer->window ? at_least(start + item->first - layer->window + 1, 0) : 0;
-    find_tiles(job, layer, item, first_key / KEY_TILE, start + item->end, scratch);
+    tiles_t tiles = find_tiles(job, layer, item, next_item, scratch);
     row_group_t group = {.q = scratch->q, .scale = LOG2_E / __builtin_sqrtf((float)model->head_dim),
                          .head_dim = model->head_dim, .num_columns = padded_dim(model) / LANES,
                          .scores = scratch->scores, .weights = scratch->weights, .stride = score_stride(job),
@@ -139,7 +147,7 @@ static void attend_item(const job_t *job, const layer_t *layer, const item_t *it
         group.num_rows = num_rows - first < ROW_GROUP ? num_rows - first : ROW_GROUP;
         int32_t next = first + group.num_rows, next_end = next + ROW_GROUP < num_rows ? next + ROW_GROUP : num_rows;
         fetch_queries(job, layer, item, next, next_end);
-        attend_queries(job, layer, item, first, &group, scratch);
+        attend_queries(job, layer, item, first, &group, &tiles, scratch);
     }
 }
 
@@ -150,6 +158,6 @@ static void attend_items(void *context, int32_t thread, int32_t first, int32_t e
         const item_t *item = &job->items[i];
         scratch_t *scratch = &job->scratch[thread];
         if (job->is_decode) shape_key(job, loop->layer, job->chunks[item->chunk].first_row, item->kv_head, scratch);
-        attend_item(job, loop->layer, item, scratch);
+        attend_item(job, loop->layer, item, i + 1 < job->num_items ? item + 1 : item, scratch);
     }
 }

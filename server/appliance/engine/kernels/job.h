@@ -19,8 +19,8 @@ typedef struct {
 } item_t;
 
 typedef struct {
-    const uint16_t **keys, **values;
-    uint16_t *q, *k, *v, *weights, *last_values;
+    const uint16_t **tiles; /* keys, values, and TILES_AHEAD of what follows */
+    uint16_t *q, *k, *v, *weights;
     float *head, *scores, *out, *normed;
     float *piece; /* [rows][PIECE_STRIDE]: outputs of a linear layer that are used at once */
 } scratch_t;
@@ -97,7 +97,6 @@ static void lay_out(job_t *job, arena_t *arena, prepared_size_t prepared) {
     const model_t *model = job->model;
     const layer_t *layer = model->layers;
     size_t num_rows = (size_t)job->num_tokens, num_threads = (size_t)pool_num_threads(job->pool);
-    size_t max_tiles = (size_t)job->max_tiles;
     job->chunks = take(arena, (size_t)job->num_chunks, sizeof *job->chunks);
     job->items = take(arena, (size_t)job->num_items, sizeof *job->items);
     job->chunk_of_row = take(arena, num_rows, sizeof(int32_t));
@@ -112,14 +111,12 @@ static void lay_out(job_t *job, arena_t *arena, prepared_size_t prepared) {
     job->scratch = take(arena, num_threads, sizeof *job->scratch);
     for (size_t thread = 0; thread < num_threads; thread++) {
         scratch_t scratch;
-        scratch.keys = take(arena, max_tiles, sizeof *scratch.keys);
-        scratch.values = take(arena, max_tiles, sizeof *scratch.values);
+        scratch.tiles = take(arena, 2 * (size_t)job->max_tiles + TILES_AHEAD, sizeof *scratch.tiles);
         scratch.q = take(arena, ROW_GROUP * (size_t)model->head_dim, sizeof(uint16_t));
         scratch.k = take(arena, (size_t)model->head_dim, sizeof(uint16_t));
         scratch.v = take(arena, (size_t)model->head_dim, sizeof(uint16_t));
         scratch.head = take(arena, (size_t)model->head_dim, sizeof(float));
         scratch.weights = take(arena, ROW_GROUP * (size_t)score_stride(job), sizeof(uint16_t));
-        scratch.last_values = take(arena, (size_t)padded_dim(model) * KEY_TILE, sizeof(uint16_t));
         scratch.scores = take(arena, ROW_GROUP * (size_t)score_stride(job), sizeof(float));
         scratch.normed = take(arena, (size_t)model->hidden_size, sizeof(float));
         scratch.piece = take(arena, num_rows * PIECE_STRIDE, sizeof(float));

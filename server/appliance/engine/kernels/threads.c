@@ -67,9 +67,10 @@ static int work_on(pool_t *pool, int32_t thread) {
         if (!atomic_compare_exchange_weak(&pool->next, &next, next + (uint_fast64_t)(end - first))) continue;
         work(context, thread, first, end);
         num_done += end - first;
-        atomic_fetch_add(&pool->num_done, end - first);
         next = atomic_load(&pool->next);
     }
+    /* At once for all of them: the loop cannot be another before they are reported. */
+    if (num_done) atomic_fetch_add(&pool->num_done, num_done);
     return num_done > 0;
 }
 
