@@ -51,20 +51,11 @@ INLINE lanes_t lanes_div(lanes_t a, lanes_t b) { return _mm512_div_ps(a, b); }
 INLINE lanes_t lanes_max(lanes_t a, lanes_t b) { return _mm512_max_ps(a, b); }
 INLINE lanes_t lanes_min(lanes_t a, lanes_t b) { return _mm512_min_ps(a, b); }
 INLINE lanes_t lanes_fma(lanes_t a, lanes_t b, lanes_t c) { return _mm512_fmadd_ps(a, b, c); }
-INLINE lanes_t lanes_round(lanes_t a) { return _mm512_roundscale_ps(a, 8); }
-INLINE lanes_t lanes_where_below(lanes_t a, lanes_t limit, lanes_t yes, lanes_t no) {
-    return _mm512_mask_blend_ps(_mm512_cmp_ps_mask(a, limit, _CMP_LT_OQ), no, yes);
-}
 /* a * 2^n, n being the low bits of `rounded`; 0 unless x >= lowest. */
 INLINE lanes_t lanes_scale_from(lanes_t a, lanes_t rounded, lanes_t x, lanes_t lowest) {
     __m512i exponents = _mm512_slli_epi32(_mm512_castps_si512(rounded), 23);
     __mmask16 above = _mm512_cmp_ps_mask(x, lowest, _CMP_GE_OQ);
     return _mm512_castsi512_ps(_mm512_maskz_add_epi32(above, _mm512_castps_si512(a), exponents));
-}
-/* 2^n for whole n from -126 to 127. */
-INLINE lanes_t lanes_power_of_two(lanes_t n) {
-    __m512i bits = _mm512_add_epi32(_mm512_cvtps_epi32(n), _mm512_set1_epi32(127));
-    return _mm512_castsi512_ps(_mm512_slli_epi32(bits, 23));
 }
 INLINE float lanes_sum(lanes_t a) {
     return sum_of_eight(_mm256_add_ps(_mm512_castps512_ps256(a), upper_eight(a)));
@@ -123,20 +114,6 @@ INLINE lanes_t lanes_min(lanes_t x, lanes_t y) {
 }
 INLINE lanes_t lanes_fma(lanes_t x, lanes_t y, lanes_t z) {
     return EACH(_mm256_fmadd_ps(x.a, y.a, z.a), _mm256_fmadd_ps(x.b, y.b, z.b));
-}
-INLINE lanes_t lanes_round(lanes_t x) {
-    return EACH(_mm256_round_ps(x.a, 8), _mm256_round_ps(x.b, 8));
-}
-INLINE lanes_t lanes_where_below(lanes_t x, lanes_t limit, lanes_t yes, lanes_t no) {
-    return EACH(_mm256_blendv_ps(no.a, yes.a, _mm256_cmp_ps(x.a, limit.a, _CMP_LT_OQ)),
-                _mm256_blendv_ps(no.b, yes.b, _mm256_cmp_ps(x.b, limit.b, _CMP_LT_OQ)));
-}
-INLINE __m256 half_power_of_two(__m256 n) {
-    __m256i bits = _mm256_add_epi32(_mm256_cvtps_epi32(n), _mm256_set1_epi32(127));
-    return _mm256_castsi256_ps(_mm256_slli_epi32(bits, 23));
-}
-INLINE lanes_t lanes_power_of_two(lanes_t n) {
-    return EACH(half_power_of_two(n.a), half_power_of_two(n.b));
 }
 INLINE __m256 half_scale_from(__m256 x, __m256 rounded, __m256 from, __m256 lowest) {
     __m256i exponents = _mm256_slli_epi32(_mm256_castps_si256(rounded), 23);
@@ -214,13 +191,6 @@ INLINE lanes_t lanes_min(lanes_t x, lanes_t y) {
     EACH(vbslq_f32(vcltq_f32(x.of[i], y.of[i]), x.of[i], y.of[i]));
 }
 INLINE lanes_t lanes_fma(lanes_t x, lanes_t y, lanes_t z) { EACH(vfmaq_f32(z.of[i], x.of[i], y.of[i])); }
-INLINE lanes_t lanes_round(lanes_t x) { EACH(vrndnq_f32(x.of[i])); }
-INLINE lanes_t lanes_where_below(lanes_t x, lanes_t limit, lanes_t yes, lanes_t no) {
-    EACH(vbslq_f32(vcltq_f32(x.of[i], limit.of[i]), yes.of[i], no.of[i]));
-}
-INLINE lanes_t lanes_power_of_two(lanes_t n) {
-    EACH(vreinterpretq_f32_s32(vshlq_n_s32(vaddq_s32(vcvtnq_s32_f32(n.of[i]), vdupq_n_s32(127)), 23)));
-}
 INLINE lanes_t lanes_scale_from(lanes_t a, lanes_t rounded, lanes_t x, lanes_t lowest) {
     EACH(vreinterpretq_f32_u32(vandq_u32(
         vaddq_u32(vreinterpretq_u32_f32(a.of[i]), vshlq_n_u32(vreinterpretq_u32_f32(rounded.of[i]), 23)),
@@ -289,13 +259,6 @@ INLINE lanes_t lanes_max(lanes_t x, lanes_t y) { EACH(x.f[i] > y.f[i] ? x.f[i] :
 INLINE lanes_t lanes_min(lanes_t x, lanes_t y) { EACH(x.f[i] < y.f[i] ? x.f[i] : y.f[i]); }
 INLINE lanes_t lanes_fma(lanes_t x, lanes_t y, lanes_t z) {
     EACH(__builtin_fmaf(x.f[i], y.f[i], z.f[i]));
-}
-INLINE lanes_t lanes_round(lanes_t x) { EACH(__builtin_rintf(x.f[i])); }
-INLINE lanes_t lanes_where_below(lanes_t x, lanes_t limit, lanes_t yes, lanes_t no) {
-    EACH(x.f[i] < limit.f[i] ? yes.f[i] : no.f[i]);
-}
-INLINE lanes_t lanes_power_of_two(lanes_t n) {
-    EACH(bits_float((uint32_t)((int32_t)n.f[i] + 127) << 23));
 }
 INLINE lanes_t lanes_scale_from(lanes_t a, lanes_t rounded, lanes_t x, lanes_t lowest) {
     EACH(x.f[i] >= lowest.f[i] ? bits_float(float_bits(a.f[i]) + (float_bits(rounded.f[i]) << 23)) : 0.0f);
