@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -214,6 +215,23 @@ def test_a_model_that_predicts_no_numbers_is_refused_and_nothing_is_left(
     with pytest.raises(ModelRefused, match=r"predicts no finite numbers.* perplexity nan"):
         quantized(quantizer, original)
     assert list(tmp_path.iterdir()) == [original]
+
+
+def test_a_command_that_is_told_to_end_leaves_nothing(
+    original: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def end_there(*_: object) -> None:
+        signal.raise_signal(signal.SIGTERM)
+
+    monkeypatch.setattr("appliance.quantizer.copy_files", end_there)
+    before = sorted(original.parent.iterdir())
+    with pytest.raises(SystemExit) as ended:
+        main(
+            ["quantize", str(original), "--to", "int8"], {"APPLIANCE_CACHE_DIR": str(KERNEL_CACHE)}
+        )
+    assert ended.value.code == 128 + signal.SIGTERM
+    assert sorted(original.parent.iterdir()) == before
+    assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
 
 
 def test_the_command_prints_what_it_costs(

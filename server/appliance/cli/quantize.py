@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import importlib.resources
+import signal
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
 from appliance.cli.parsing import add_command, examples
 from appliance.cli.serve import server_variables
@@ -16,6 +17,7 @@ from appliance.settings import load_settings, parse_setting
 if TYPE_CHECKING:
     import argparse
     from collections.abc import Mapping
+    from types import FrameType
 
     from appliance.cli.parsing import Commands
     from appliance.quantizer import Report
@@ -62,7 +64,11 @@ def run(arguments: argparse.Namespace, environ: Mapping[str, str]) -> int:
     directory = arguments.directory.resolve()
     out = arguments.out or directory.with_name(f"{directory.name}-{arguments.to}")
     text = read_text(arguments.text)
-    print(as_text(quantize(settings, directory, arguments.to, out, text), out))
+    before = signal.signal(signal.SIGTERM, end)
+    try:
+        print(as_text(quantize(settings, directory, arguments.to, out, text), out))
+    finally:
+        signal.signal(signal.SIGTERM, before)
     return 0
 
 
@@ -79,6 +85,11 @@ def quantize(
         model = open_model(directory, hasher=hasher)
         quantizer = build_quantizer(settings, hasher, terminal.show_share)
         return quantizer.quantize(model, to, out, text)
+
+
+def end(number: int, frame: FrameType | None) -> NoReturn:
+    """As an exception, so that what is half written goes."""
+    raise SystemExit(128 + number)
 
 
 def read_text(path: Path | None) -> tuple[str, str]:

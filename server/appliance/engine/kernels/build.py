@@ -28,6 +28,7 @@ FLAGS = ("-std=gnu11", "-fPIC", "-ffp-contract=off", "-fno-math-errno", "-Wall",
 LINK_FLAGS = ("-shared", "-pthread", "-lm")
 BUILD_TIMEOUT_S = 300.0
 BUILDING = ".building-"
+MAX_UNUSED_S = 30 * 86400.0  # of a library that another version or compiler made
 
 
 class Found(NamedTuple):
@@ -99,12 +100,14 @@ def build(compiler: Path, target: Path, *, extra_flags: Iterable[str] = ()) -> N
         directory, flags = Path(temporary), [*FLAGS, *extra_flags]
         sources = sorted(SOURCE_DIRECTORY.glob("*.c"))
         objects = [directory / f"{source.stem}.o" for source in sources]
+        # There may be no other place that can be written to.
+        command: list[Path | str] = ["env", f"TMPDIR={directory}", compiler]
         _run_all(
-            [compiler, *flags, _optimisation(source), "-c", source, "-o", object_]
+            [*command, *flags, _optimisation(source), "-c", source, "-o", object_]
             for source, object_ in zip(sources, objects, strict=True)
         )
         library = directory / "library.so"
-        _run_all([[compiler, *extra_flags, *objects, *LINK_FLAGS, "-o", library]])
+        _run_all([[*command, *extra_flags, *objects, *LINK_FLAGS, "-o", library]])
         library.chmod(0o700)
         library.replace(target)
 
@@ -135,20 +138,31 @@ def _build_and_open(compiler: Path, directory: Path) -> Found:
     key = hashlib.sha256("\n".join(parts).encode()).hexdigest()[:32]
     target = directory / f"kernels-{key}.so"
     if target.exists() and (found := _open(target, f"from {target}")).library is not None:
+        os.utime(target)  # when it was last used
         return found
     logger.info("compiling the kernels, once", extra={"target": target, "compiler": version})
-    _remove_abandoned(directory)
+    _remove_unused(directory)
     started_at_s = time.monotonic()
     build(compiler, target)
     return _open(target, f"compiled by {version} in {time.monotonic() - started_at_s:.1f} s")
 
 
-def _remove_abandoned(directory: Path) -> None:
-    """What starts left that were ended while they compiled."""
+def _remove_unused(directory: Path) -> None:
+    """What starts left that were ended while they compiled, and libraries of other versions.
+
+    A process that runs such a library keeps it: a file without a name lives while it is mapped.
+    """
     with contextlib.suppress(OSError):  # another start removes it at the same time
         for path in directory.glob(f"{BUILDING}*"):
-            if time.time() - path.stat().st_mtime > BUILD_TIMEOUT_S:
+            if _unused_for_s(path) > BUILD_TIMEOUT_S:
                 shutil.rmtree(path)
+        for path in directory.glob("kernels-*.so"):
+            if _unused_for_s(path) > MAX_UNUSED_S:
+                path.unlink(missing_ok=True)
+
+
+def _unused_for_s(path: Path) -> float:
+    return time.time() - path.stat().st_mtime
 
 
 def _open(path: Path, how: str) -> Found:

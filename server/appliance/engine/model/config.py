@@ -12,6 +12,8 @@ from appliance.errors import ModelRefused
 
 # Ten times the deepest model there is: a guard against a file that would have us list billions.
 MAX_LAYERS = 2000
+# Below it the powers that positions are multiplied by leave what a float32 holds.
+MIN_ROPE_THETA = 1e-20
 
 
 class RopeKind(StrEnum):
@@ -164,6 +166,8 @@ def _parse_rope(fields: _Fields) -> RopeConfig | None:
     if section.holds_sections:  # one encoding for each kind of layer: not this family
         return None
     theta = (section if "rope_theta" in section.values else fields).positive("rope_theta")
+    if theta < MIN_ROPE_THETA:
+        raise _refusal("rope_theta", theta, f"it must be at least {MIN_ROPE_THETA:g}")
     if kind == RopeKind.DEFAULT:
         return RopeConfig(theta=theta)
     factor = section.positive("factor")

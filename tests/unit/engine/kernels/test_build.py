@@ -93,6 +93,39 @@ def test_what_a_start_left_that_was_ended_while_it_compiled_is_removed(tmp_path:
 
 @needs_compiler
 @pytest.mark.usefixtures("quick_compiler")
+def test_libraries_that_no_start_used_for_a_month_go_when_another_is_compiled(
+    tmp_path: Path,
+) -> None:
+    load_library(tmp_path)
+    (kept,) = (tmp_path / "kernels").iterdir()
+    old, recent = (kept.with_name(f"kernels-{name}.so") for name in ("old", "recent"))
+    for path in (old, recent):
+        path.write_bytes(b"of another version")
+    for path in (old, kept):
+        os.utime(path, (0, 0))
+    load_library(tmp_path)
+    assert old.exists()
+    assert kept.stat().st_mtime > 0
+    kept.unlink()
+    load_library(tmp_path)
+    assert not old.exists()
+    assert recent.exists()
+
+
+@needs_compiler
+def test_the_compiler_writes_nowhere_but_where_the_library_goes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen = tmp_path / "seen"
+    write_compiler(tmp_path, f'echo "$TMPDIR" >> "{seen}"; exit 1')
+    monkeypatch.setenv("PATH", f"{tmp_path}:/bin:/usr/bin")
+    load_library(tmp_path / "cache")
+    directories = {Path(line).parent for line in seen.read_text("utf-8").splitlines()}
+    assert directories == {tmp_path / "cache" / "kernels"}
+
+
+@needs_compiler
+@pytest.mark.usefixtures("quick_compiler")
 def test_a_library_of_the_package_that_does_not_load_is_compiled_instead(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
