@@ -244,7 +244,8 @@ static void multiply_block(const rows_t *rows, int32_t tile, int32_t first, int3
     const uint8_t *data = (const uint8_t *)w->data + (size_t)tile * tile_size(w->kind, w->k);
     bool is_bf16 = w->kind == WEIGHT_BF16, is_last = end == w->k;
     int32_t kind = rows->unpacked ? WEIGHT_INT8 : w->kind;
-    int32_t num_turns = (rows->num_rows + MAX_ROWS - 1) / MAX_ROWS * num_passes(rows->num_rows);
+    int32_t some = lesser(rows->num_rows, MAX_ROWS);
+    int32_t num_turns = (rows->num_rows + MAX_ROWS - 1) / MAX_ROWS * num_passes(some);
     size_t begin = tile_size(w->kind, first), size = tile_size(w->kind, end) - begin;
     size_t num_lines = tile_size(kind, end - first) / LINE;
     block_t b = {.weights = data + begin, .columns = COLUMN_TILE, .x_stride = rows->x_stride};
