@@ -60,6 +60,7 @@ KUBELET = {
     "evictionHard": {"memory.available": "100Mi", "nodefs.available": "1%"},
     "imageGCHighThresholdPercent": 100,
     "nodeStatusUpdateFrequency": "2s",
+    "syncFrequency": "10s",  # 1 min by default; so long a pod that has ended may stay listed
     "resolvConf": "",
     "clusterDNS": ["10.96.0.10"],  # nobody answers there; without one, each pod gets a warning
     "clusterDomain": "cluster.local",
