@@ -22,7 +22,7 @@ BODIES = [
 ]
 
 
-def connect(server: FakeServer, path: str, body: Any) -> socket.socket:
+def connect(server: FakeServer, path: str, body: Any, next_request: bytes = b"") -> socket.socket:
     """A client that has sent its request."""
     content = json.dumps(body).encode()
     connection = socket.create_connection(("127.0.0.1", server.port), timeout=WAIT_S)
@@ -30,6 +30,7 @@ def connect(server: FakeServer, path: str, body: Any) -> socket.socket:
         f"POST {path} HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
         f"Content-Length: {len(content)}\r\n\r\n".encode()
         + content
+        + next_request
     )
     return connection
 
@@ -60,6 +61,18 @@ def test_leaving_a_stream_cancels(fake_server: FakeServer, path: str, body: Any)
             received += connection.recv(65536)
     wait_until_closed(service)
     assert b"[DONE]" not in received
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_leaving_cancels_though_another_request_waits_on_the_connection(
+    fake_server: FakeServer, stream: bool
+) -> None:
+    service = fake_server.service
+    service.script, service.hold = (lambda _: say("Hello", finish=False)), True
+    body = {"prompt": "Hi", "stream": stream}
+    with connect(fake_server, "/generate", body, b"GET /livez HTTP/1.1\r\nHost: localhost\r\n\r\n"):
+        assert service.has_started.wait(WAIT_S)
+    wait_until_closed(service)
 
 
 @pytest.mark.parametrize(("path", "body"), BODIES)

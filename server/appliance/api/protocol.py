@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import asyncio
 from http import HTTPStatus
-from typing import cast
+from typing import TYPE_CHECKING, cast
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
 from appliance.api.errors import error_bytes
 from appliance.api.sse import DIRECT_BODY
+
+if TYPE_CHECKING:
+    from uvicorn._types import ASGI3Application
 
 MAX_HEAD_BYTES = 64 * 1024  # beyond the first read, which the event loop bounds
 HEAD_TIMEOUT_S = 30.0
@@ -41,6 +44,7 @@ class BoundedHttpProtocol(HttpToolsProtocol):
     time to writes. Give it to uvicorn as `http`; delete it when uvicorn bounds them itself.
     """
 
+    _answering: RequestResponseCycle | None = None  # others of this connection wait in `pipeline`
     _head_timer: asyncio.TimerHandle | None = None  # there is one while a head is awaited
     _write_timer: asyncio.TimerHandle | None = None  # there is one while the client reads slowly
     _num_unread_bytes = 0
@@ -54,6 +58,9 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         self._stop_timer()
         super().connection_lost(exc)
         self.resume_writing()
+        if self._answering is not None:  # uvicorn 0.54 tells only the request that came last
+            self._answering.disconnected = True
+            self._answering.message_event.set()
 
     def data_received(self, data: bytes) -> None:
         self._num_loose_bytes += len(data)  # the parser sets it to 0 wherever it gets on
@@ -98,6 +105,10 @@ class BoundedHttpProtocol(HttpToolsProtocol):
             self._write_timer.cancel()
             self._write_timer = None
         super().resume_writing()
+
+    def _start_asgi_task(self, cycle: RequestResponseCycle, app: ASGI3Application) -> None:
+        self._answering = cycle
+        super()._start_asgi_task(cycle, app)
 
     def send_400_response(self, msg: str) -> None:
         self._refuse(HTTPStatus.BAD_REQUEST, "The request is not valid HTTP.", code="invalid_http")
