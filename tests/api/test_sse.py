@@ -11,7 +11,14 @@ import openai
 import pytest
 
 from appliance.api.native import GenerateFace
-from appliance.api.sse import DIRECT_BODY, MANY_WAITING, PING, EventStream, start_stream
+from appliance.api.sse import (
+    DIRECT_BODY,
+    MANY_WAITING,
+    MOST_AT_ONCE,
+    PING,
+    EventStream,
+    start_stream,
+)
 from appliance.completion import CompletionRequest, CompletionStream, Delta
 from appliance.errors import EngineFailure, QueueTimeout
 from tests.api.conftest import FakeServer, make_identity
@@ -72,8 +79,8 @@ class Talk:
         self.stream, self.socket = HandFed(), Socket()
         self.events = EventStream([self.stream], GenerateFace(make_identity(), ""), ping_interval_s)
 
-    async def begin(self) -> None:
-        scope = {"type": "http", "extensions": {DIRECT_BODY: self.socket}}
+    async def begin(self, *, is_direct: bool = True) -> None:
+        scope = {"type": "http"} | ({"extensions": {DIRECT_BODY: self.socket}} if is_direct else {})
         self.writing = asyncio.create_task(self.events(scope, receive_nothing, self.socket.send))
         await settle()
 
@@ -100,6 +107,17 @@ async def test_a_delta_is_written_where_it_arrives() -> None:
     await talk.begin()
     talk.say(["a", "b"])
     assert talk.socket.direct == [b'data: {"text":"a"}\n\n', b'data: {"text":"b"}\n\n']
+    talk.stop()
+
+
+@pytest.mark.anyio
+async def test_on_a_server_that_cannot_write_directly_the_task_writes() -> None:
+    talk = Talk()
+    await talk.begin(is_direct=False)
+    for text in "abc":
+        talk.say([text])
+        await settle()
+    assert talk.socket.sent == [b'data: {"text":"%b"}\n\n' % text for text in (b"a", b"b", b"c")]
     talk.stop()
 
 
@@ -141,6 +159,17 @@ async def test_many_that_waited_are_written_as_one_and_the_next_directly_again()
     assert talk.socket.sent == [b'data: {"text":"%b"}\n\n' % (b"x" * MANY_WAITING)]
     talk.say("y")
     assert talk.socket.direct == [b'data: {"text":"y"}\n\n']
+    talk.stop()
+
+
+@pytest.mark.anyio
+async def test_no_piece_is_made_of_more_than_so_many_that_waited() -> None:
+    """All of a long answer at once would hold up every other."""
+    talk = Talk()
+    talk.say("x" * (2 * MOST_AT_ONCE + 1))
+    await talk.begin()
+    texts = [b"x" * MOST_AT_ONCE, b"x" * MOST_AT_ONCE, b"x"]
+    assert talk.socket.sent == [b'data: {"text":"%b"}\n\n' % text for text in texts]
     talk.stop()
 
 
@@ -193,6 +222,20 @@ async def test_a_stream_on_which_tokens_come_says_nothing_else(pass_time: PassTi
         await pass_time(10)
         talk.say("a")
     assert talk.socket.sent == []
+    talk.stop()
+
+
+@pytest.mark.anyio
+async def test_the_comment_comes_an_interval_after_the_last_token(pass_time: PassTime) -> None:
+    await pass_time(0)
+    talk = Talk(ping_interval_s=15)
+    await talk.begin()
+    await pass_time(10)
+    talk.say("a")
+    await pass_time(14.9)
+    assert talk.socket.sent == []
+    await pass_time(0.2)
+    assert talk.socket.sent == [PING]
     talk.stop()
 
 

@@ -1,7 +1,7 @@
 """Server-sent events: writes a completion as it grows, for as long as someone reads.
 
 A slow client slows only itself: while its socket takes no more, its answer waits here, which is no
-more than its own number of tokens; when many wait, they are written as one.
+more than its own number of tokens; where many wait, they are written as few.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ DONE = b"data: [DONE]\n\n"
 PING = b": ping\n\n"  # a comment, which clients skip
 MANY_WAITING = 16  # deltas: as many mean that the client is slower than the model
 DIRECT_BODY = "appliance.direct_body"  # among a scope's extensions; api/protocol.py puts it there
+MOST_AT_ONCE = 256  # deltas in one piece: a long answer that waited holds up no other
 NumberedDelta = tuple[int, Delta]  # the number is that of its stream
 
 HEADERS = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
@@ -80,7 +81,8 @@ class EventStream(Response):
         self._direct: DirectBody | None = None  # there is one while the task has nothing to write
         self._waiting: list[NumberedDelta] = []
         self._wakeup = asyncio.Event()  # something waits, or there was an end
-        self._is_silent = True  # since the task last looked
+        self._clock = asyncio.get_running_loop().time
+        self._spoke_at_s = 0.0  # while the task waits
         self._error: BaseException | None = None  # the first of all streams
         self._num_open = len(streams)
         for number, stream in enumerate(streams):
@@ -112,7 +114,7 @@ class EventStream(Response):
             self._waiting.append((number, delta))
             self._wakeup.set()
         elif piece := self._renderer.render(delta, number):
-            self._is_silent = False
+            self._spoke_at_s = self._clock()
             direct.write(piece)
 
     def _note_end(self, end: asyncio.Future[None]) -> None:
@@ -138,7 +140,8 @@ class EventStream(Response):
         await _send(send, renderer.begin(self._streams))
         while True:
             while self._waiting:
-                waiting, self._waiting = self._waiting, []
+                waiting = self._waiting[:MOST_AT_ONCE]
+                del self._waiting[:MOST_AT_ONCE]
                 for number, delta in waiting if len(waiting) < MANY_WAITING else merge(waiting):
                     await _send(send, renderer.render(delta, number))
             if self._error is not None:
@@ -152,14 +155,19 @@ class EventStream(Response):
 
     async def _wait(self, send: Send) -> None:
         """Until the task has something to do; a proxy cuts connections on which nothing moves."""
+        interval_s = self._ping_interval_s
+        self._spoke_at_s = self._clock()
         while not self._wakeup.is_set():
-            self._is_silent = True
+            spoke_at_s = self._spoke_at_s
             try:
-                async with asyncio.timeout(self._ping_interval_s):
+                async with asyncio.timeout_at(
+                    None if interval_s is None else spoke_at_s + interval_s
+                ):
                     await self._wakeup.wait()
             except TimeoutError:
-                if self._is_silent:
+                if self._spoke_at_s == spoke_at_s:
                     await _send(send, PING)
+                    self._spoke_at_s = self._clock()
 
 
 async def _send(send: Send, piece: bytes) -> None:
