@@ -58,9 +58,8 @@ class CompletionStream:
     def close(self) -> None:
         self._done.cancel()
         self._take = None  # it holds the reader, and the reader holds us
-        for sequence, decoder in self._parts:
-            if not decoder.is_finished:
-                sequence.cancel()
+        for sequence, _ in self._parts:
+            sequence.cancel()
 
     async def collect(self) -> Completion:
         """All choices, finished."""

@@ -35,9 +35,10 @@ class SequenceStream:
         """Hand every event to `take`, which must not raise: those that are here now, others in the
         call that brings them to the loop. Waking a task for each would cost more than the rest.
         """
-        self._take = take
         while self._events:
             take(self._events.popleft())
+        if not self.finished.done():
+            self._take = take
 
     def __aiter__(self) -> SequenceStream:
         return self

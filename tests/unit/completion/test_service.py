@@ -18,6 +18,7 @@ from appliance.completion import (
     CompletionRequest,
     CompletionService,
     CompletionStream,
+    Delta,
     Embeddings,
     OutputFormat,
     Tool,
@@ -404,10 +405,34 @@ def test_closing_a_stream_frees_all_of_its_sequences() -> None:
     asyncio.run(leave())
 
 
-def test_an_answer_leaves_nothing_for_the_garbage_collector() -> None:
+def test_an_answer_that_nobody_can_take_does_not_run_on() -> None:
+    """Not even where its text had come to an end, of which the engine had not heard."""
+    bench = Bench(WORDS * 3)
+
+    def refuse(_: Delta) -> None:
+        raise ValueError("of the reader")
+
+    async def scenario() -> None:
+        stream = await bench.service.start(request(max_new_tokens=60, stop=("a",)))
+        with pytest.raises(ValueError, match="of the reader"):
+            await bench.finish(waiting_result(stream.follow(refuse)))
+        stream.close()
+        bench.engine.step()
+        assert bench.engine.num_running == 0
+
+    asyncio.run(scenario())
+
+
+@pytest.mark.parametrize("num_steps", [0, 100])
+def test_an_answer_leaves_nothing_for_the_garbage_collector(num_steps: int) -> None:
+    """Whether it is followed while it comes or when it is all there."""
+
     async def scenario() -> None:
         bench = Bench("a little fox")
         stream = await bench.service.start(request(n=2))
+        for _ in range(num_steps):
+            bench.engine.step()
+            await asyncio.sleep(0)
         texts: list[str] = []
         await bench.finish(read_texts(stream, texts))
         for _ in range(3):
