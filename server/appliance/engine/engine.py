@@ -206,7 +206,7 @@ class Engine:
         if batch is not None:
             events += self._stepper.run(batch)
         self._last_step_at = self._clock()
-        if batch is not None:
+        if batch is not None and not self._stepper.num_failed:
             self._scheduler.learn(batch, self._last_step_at - started_at)
         if batch is not None and self._observer is not None:
             self._observer.on_step(batch.num_tokens, self._last_step_at - started_at)

@@ -11,33 +11,45 @@ MIN_PASSES_OF_ANSWERS = 2
 # for that: the first token of whoever waits has to come, too.
 NUM_BACKLOG_PASSES = 16
 MAX_STRETCH = 1.5
-MIN_PROMPT_TOKENS = 16  # of any pass, and for one to tell what a token takes
+MIN_PROMPT_TOKENS = 16  # of a pass that reads any, and for one to tell what a token takes
 FIRST_PROMPT_TOKENS = 64  # while nothing is known: 0.1 s for a billion parameters on two cores
-WEIGHT_OF_NEWS = 0.5
+# Else nothing would tell that answers have become slow while there are always prompts to read.
+ANSWERS_ALONE_EVERY = 16  # passes that read prompts beside answers
+MAX_GROWTH = 4  # a pass that took longer than this many times what is known was held up
 
 
 class Pace:
     """Learns what a pass takes on this machine with this model, and measures out the next one."""
 
     def __init__(self) -> None:
-        self._token_s: float | None = None  # a token of a pass that reads prompts
+        self._token_s = 0.0  # a token of a pass that reads prompts
         self._answers_s = 0.0  # a pass that reads none
+        self._num_mixed = 0  # passes of both since one of answers alone
 
     def learn(self, num_answers: int, num_prompt_tokens: int, duration_s: float) -> None:
         """Take in what a pass of so many tokens took."""
         if not num_prompt_tokens:
-            self._answers_s += WEIGHT_OF_NEWS * (duration_s - self._answers_s)
-        elif num_prompt_tokens >= MIN_PROMPT_TOKENS and duration_s > 0:
+            self._answers_s = renewed(self._answers_s, duration_s)
+            self._num_mixed = 0
+            return
+        self._num_mixed += num_answers > 0
+        if num_prompt_tokens >= MIN_PROMPT_TOKENS and duration_s > 0:
             token_s = duration_s / (num_answers + num_prompt_tokens)
-            known_s = token_s if self._token_s is None else self._token_s
-            self._token_s = known_s + WEIGHT_OF_NEWS * (token_s - known_s)
+            self._token_s = renewed(self._token_s, token_s)
 
     def num_prompt_tokens(self, num_answers: int, num_waiting: int) -> int:
-        """How many of the `num_waiting` prompt tokens to read beside so many answers."""
-        if self._token_s is None:
+        """How many of the `num_waiting` prompt tokens to read beside so many answers; may be 0."""
+        if not self._token_s:
             return FIRST_PROMPT_TOKENS
+        if self._num_mixed >= ANSWERS_ALONE_EVERY:
+            return 0
         smooth_s = max(SMOOTH_PASS_S, MIN_PASSES_OF_ANSWERS * self._answers_s)
         num_smooth = smooth_s / self._token_s
         num_wanted = num_answers + num_waiting / NUM_BACKLOG_PASSES
         num_tokens = min(max(num_smooth, num_wanted), MAX_STRETCH * num_smooth)
         return max(int(num_tokens) - num_answers, MIN_PROMPT_TOKENS)
+
+
+def renewed(known_s: float, news_s: float) -> float:
+    """Half of what was known, if anything was, and half news."""
+    return news_s if not known_s else (known_s + min(news_s, MAX_GROWTH * known_s)) / 2

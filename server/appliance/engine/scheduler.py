@@ -145,8 +145,8 @@ class Scheduler:
 
     def learn(self, batch: Batch, duration_s: float) -> None:
         """Take in how long a batch took."""
-        num_answers = sum(chunk.length == 1 + len(chunk.draft) for chunk in batch.chunks)
-        self._pace.learn(num_answers, batch.num_tokens - num_answers, duration_s)
+        lengths = [c.length for c in batch.chunks if c.length == 1 + len(c.draft)]  # of answers
+        self._pace.learn(len(lengths), batch.num_tokens - sum(lengths), duration_s)
 
     def retract(self, batch: Batch) -> None:
         """Take back what a batch was to make known: it was not computed."""

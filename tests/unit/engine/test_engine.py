@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from appliance.engine.engine import MAX_FAILED_STEPS, Engine
+from appliance.engine.pacing import FIRST_PROMPT_TOKENS
 from appliance.engine.sequence import (
     Batch,
     ChunkOutput,
@@ -382,6 +383,27 @@ def test_a_forward_pass_that_raises_fails_its_batch_and_no_other(
     assert record.__dict__["sequence_ids"] == [1, 2]
     assert record.__dict__["request_ids"] == ["req-a"]
     assert "41, 42" not in caplog.text
+
+
+def test_a_pass_that_failed_says_nothing_of_how_long_others_take() -> None:
+    clock = FakeClock()
+
+    class TimedRunner(FakeRunner):
+        def forward(self, batch: Batch) -> list[ChunkOutput]:
+            clock.advance(0.001)
+            return super().forward(batch)
+
+    async def scenario() -> None:
+        runner = TimedRunner(num_blocks=512, max_context_tokens=512)
+        runner.num_failures_left = 1
+        engine = make_engine(runner, max_batch_tokens=256, clock=clock)
+        for num_tokens in (200, 4, 400):
+            engine.submit([1] * num_tokens, greedy())
+            engine.step()
+        _, (_, _, num_read) = runner.batches[-1]
+        assert num_read == FIRST_PROMPT_TOKENS
+
+    asyncio.run(scenario())
 
 
 def test_an_engine_has_failed_after_a_streak_of_failures_until_a_step_succeeds() -> None:

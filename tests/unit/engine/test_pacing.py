@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from appliance.engine.pacing import (
+    ANSWERS_ALONE_EVERY,
     FIRST_PROMPT_TOKENS,
     MAX_STRETCH,
     MIN_PROMPT_TOKENS,
@@ -47,6 +48,27 @@ def test_where_answers_are_slow_prompts_may_take_as_long_as_they() -> None:
     assert 8 + pace.num_prompt_tokens(8, 0) == pytest.approx(0.4 / 0.01, abs=1)
 
 
+def read_on(pace: Pace, num_answers: int, answers_s: float, num_passes: int) -> list[int]:
+    """Tokens that each pass read of a prompt that does not end."""
+    read: list[int] = []
+    for _ in range(num_passes):
+        read.append(min(pace.num_prompt_tokens(num_answers, 4000), 480))
+        pace.learn(num_answers, read[-1], answers_s + read[-1] * TOKEN_S)
+    return read
+
+
+def test_answers_that_grow_slow_are_noticed_though_there_are_always_prompts_to_read() -> None:
+    read = read_on(paced((0, 512, 0.5), (1, 0, 0.02)), 32, 0.3, 200)
+    assert read.count(0) == 200 // (ANSWERS_ALONE_EVERY + 1)
+    assert sorted(read[-ANSWERS_ALONE_EVERY:])[1] * TOKEN_S >= 0.29
+
+
+def test_one_pass_that_was_held_up_does_not_make_the_next_ones_long() -> None:
+    read = read_on(paced((0, 512, 0.5), *[(8, 0, 0.04)] * 9, (8, 0, 60.0)), 8, 0.04, 200)
+    assert 0.04 + max(read) * TOKEN_S < 4 * SMOOTH_PASS_S
+    assert 0.04 + max(read[-ANSWERS_ALONE_EVERY:]) * TOKEN_S < 1.6 * SMOOTH_PASS_S
+
+
 def test_a_fast_machine_reads_more_than_a_batch_holds() -> None:
     assert paced((0, 512, 0.005)).num_prompt_tokens(32, 64) > 4096
 
@@ -56,7 +78,7 @@ def test_reading_goes_on_however_slow_it_is() -> None:
 
 
 def test_what_a_pass_takes_is_learnt_anew_when_it_changes() -> None:
-    pace = paced((0, 64, 64.0), *[(8, 56, 64 * TOKEN_S)] * 20)
+    pace = paced((0, 64, 64.0), *[(0, 64, 64 * TOKEN_S)] * 20)
     assert pace.num_prompt_tokens(0, 0) == pytest.approx(SMOOTH_PASS_S / TOKEN_S, abs=2)
 
 

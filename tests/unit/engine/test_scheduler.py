@@ -24,6 +24,7 @@ def make_scheduler(
     max_sequences: int = 4,
     max_queued: int = 8,
     max_context_tokens: int | None = None,
+    speculates: bool = False,
     clock: FakeClock | None = None,
 ) -> Scheduler:
     return Scheduler(
@@ -33,6 +34,7 @@ def make_scheduler(
         max_queued=max_queued,
         queue_timeout_s=10.0,
         max_context_tokens=max_context_tokens,
+        speculates=speculates,
         clock=clock or FakeClock(),
     )
 
@@ -140,6 +142,19 @@ def test_pieces_grow_to_what_answers_bear_on_this_machine(
         gaps_s.append(batch.num_tokens * token_s)
     assert len(gaps_s) > 3
     assert all(shortest_s <= round(gap_s, 6) <= longest_s for gap_s in gaps_s[1:-1])
+
+
+def test_guesses_are_no_prompt_tokens_to_learn_from() -> None:
+    """Where answers that guess are slow, prompts may take as long as they."""
+    scheduler = make_scheduler(num_blocks=2048, max_batch_tokens=512, speculates=True)
+    scheduler.submit(make_sequence(1, 20, max_new_tokens=1000))
+    advance_timed(scheduler, FakeClock(), 0.001)
+    while (batch := advance_and_get(scheduler)).num_tokens == 1:
+        pass
+    assert batch.chunks[0].draft
+    scheduler.learn(batch, 0.2)
+    scheduler.submit(make_sequence(2, 1500))
+    assert spans(scheduler.schedule())[1] == (2, 0, 399)
 
 
 def test_prompts_share_what_is_left_of_the_budget_in_order_of_arrival() -> None:
