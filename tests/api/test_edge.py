@@ -83,6 +83,44 @@ def ends_connection(connection: http.client.HTTPConnection) -> bool:
         return response.will_close
 
 
+@pytest.mark.anyio
+@pytest.mark.parametrize(
+    ("method", "path", "content", "status"),
+    [
+        ("POST", "/generate", b'{"prompt": "Hi"}', 200),
+        ("POST", "/generate", b'{"prompt": "Hi", "stream": true}', 200),
+        ("POST", "/%67enerate", b'{"prompt": "Hi"}', 200),
+        ("POST", "/generate?stream=true", b'{"prompt": "Hi"}', 200),
+        ("POST", "/detokenize", b'{"tokens": [72, 105]}', 200),
+        ("POST", "/generate", b'{"prompt": 7}', 400),
+        ("POST", "/generate", b"[", 400),
+        ("POST", "/generate", b"", 400),
+        ("POST", "/generate", b" " * (MAX_BODY_BYTES + 1), 413),
+        ("POST", "/generate/", b'{"prompt": "Hi"}', 404),
+        ("POST", "//generate", b'{"prompt": "Hi"}', 404),
+        ("POST", "/Generate", b'{"prompt": "Hi"}', 404),
+        ("PUT", "/generate", b'{"prompt": "Hi"}', 405),
+        ("HEAD", "/generate", b"", 405),
+        ("OPTIONS", "/generate", b"", 405),
+    ],
+)
+async def test_the_short_way_to_a_route_answers_as_the_router_does(
+    method: str, path: str, content: bytes, status: int
+) -> None:
+    """Below a prefix the Edge finds no route: the router does."""
+    answers = []
+    for prefix in ("", "/llama"):
+        app = create_app(make_state(FakeService()))
+        transport = httpx2.ASGITransport(app, root_path=prefix)
+        async with httpx2.AsyncClient(transport=transport, base_url="http://localhost") as client:
+            headers = {"Content-Type": "application/json", "X-Request-Id": "same"}
+            url = f"http://localhost{prefix}{path}"
+            response = await client.request(method, url, content=content, headers=headers)
+            answers.append((response.status_code, response.headers, response.content))
+    assert answers[0] == answers[1]
+    assert answers[0][0] == status
+
+
 def test_other_sites_get_no_permission(http: httpx2.Client) -> None:
     response = http.options(
         "/generate",
