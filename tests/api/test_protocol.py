@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import socket
 
@@ -147,6 +148,23 @@ def test_a_connection_is_used_again(fake_server: FakeServer) -> None:
     with connect(fake_server) as connection:
         connection.sendall(request + b"\r\n" + request + b"Connection: close\r\n\r\n")
         assert read_to_end(connection).count(b"HTTP/1.1 200 OK") == 2
+
+
+def test_a_request_leaves_nothing_for_the_garbage_collector(http: httpx2.Client) -> None:
+    def num_bodies() -> int:
+        return sum(isinstance(each, protocol.ChunkedBody) for each in gc.get_objects())
+
+    http.get("/livez")
+    gc.collect()
+    gc.disable()
+    try:
+        before = num_bodies()
+        for _ in range(5):
+            http.get("/livez")
+            http.post("/generate", json={"prompt": "Hi", "stream": True})
+        assert num_bodies() <= before + 1
+    finally:
+        gc.enable()
 
 
 @pytest.mark.parametrize("sent", [b"\x16\x03\x01 hello\r\n\r\n", b"GET\r\n\r\n", b"{}\r\n\r\n"])

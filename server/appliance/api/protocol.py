@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from http import HTTPStatus
 from typing import TYPE_CHECKING, cast
+from weakref import ref
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
@@ -22,19 +23,21 @@ WRITE_TIMEOUT_S = 60.0  # without progress, once the socket's buffers are full
 class ChunkedBody:
     """Writes pieces of an answer as uvicorn 0.54 would if it were sent them: see sse.DirectBody."""
 
-    __slots__ = ("_cycle",)
+    __slots__ = ("_cycle", "_transport")
 
     def __init__(self, cycle: RequestResponseCycle) -> None:
-        self._cycle = cycle
+        self._cycle = ref(cycle)  # it holds the scope, which holds us
+        self._transport = cycle.transport
 
     @property
     def is_open(self) -> bool:
-        cycle = self._cycle
-        is_chunked = bool(cycle.chunked_encoding)  # known once the head is out
-        return is_chunked and not (cycle.flow.write_paused or cycle.disconnected)
+        cycle = self._cycle()
+        if cycle is None or not cycle.chunked_encoding:  # known once the head is out
+            return False
+        return not (cycle.flow.write_paused or cycle.disconnected)
 
     def write(self, piece: bytes) -> None:
-        self._cycle.transport.write(b"%x\r\n%b\r\n" % (len(piece), piece))
+        self._transport.write(b"%x\r\n%b\r\n" % (len(piece), piece))
 
 
 class BoundedHttpProtocol(HttpToolsProtocol):
