@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import json
 import socket
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
 
 from appliance.api import protocol
 from appliance.api.disconnect import run_while_connected
+from appliance.completion import CompletionRequest, CompletionStream, Delta
 from tests.api.conftest import MODEL, WAIT_S, FakeServer
-from tests.api.fake_service import FakeService, say
+from tests.api.fake_service import FakeService, FakeStream, say
 
 CHAT: Any = {"model": MODEL, "messages": [{"role": "user", "content": "Hi"}]}
 BODIES = [
@@ -121,6 +124,70 @@ def test_a_slow_reader_gets_all_of_its_answer(
             if received.endswith(b"0\r\n\r\n"):
                 break
     assert b"[DONE]" in received
+
+
+class Bursts(FakeStream):
+    """Numbers, one or many at a time, for two choices in turn."""
+
+    NUM_DELTAS = 800
+    NUM_BURSTS_UNREAD = 70  # 9 MB: more than sockets hold
+
+    def follow(self, take: Callable[[Delta], None]) -> asyncio.Future[None]:
+        loop = asyncio.get_running_loop()
+        done: asyncio.Future[None] = loop.create_future()
+        num_bursts = itertools.count()
+        sizes = itertools.cycle([1, 1, 30, 1, 2])
+        deltas = iter([Delta(index=i % 2, text=f"{i:<20000}") for i in range(self.NUM_DELTAS)])
+
+        def burst() -> None:
+            if next(num_bursts) == self.NUM_BURSTS_UNREAD:
+                self._service.has_started.set()
+            if not (some := list(itertools.islice(deltas, next(sizes)))):
+                done.set_result(None)
+                return
+            for delta in some:
+                take(delta)
+            loop.call_later(0.001, burst)
+
+        loop.call_soon(burst)
+        return done
+
+
+def test_who_reads_by_fits_and_starts_gets_everything_in_order(
+    fake_server: FakeServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Some is written where it arrives, some by the task, some as one."""
+    service = fake_server.service
+
+    async def start(request: CompletionRequest) -> CompletionStream:
+        return Bursts(service, request, [])
+
+    monkeypatch.setattr(service, "start", start)
+    body = {"model": MODEL, "prompt": "Hi", "stream": True, "n": 2}
+    received = b""
+    with connect(fake_server, "/v1/completions", body) as connection:
+        assert service.has_started.wait(WAIT_S)
+        while not received.endswith(b"0\r\n\r\n"):
+            received += connection.recv(2**20)
+    [*events, done, _] = "".join(chunks(received.partition(b"\r\n\r\n")[2])).split("\n\n")
+    assert done == "data: [DONE]"
+    texts = ["", ""]
+    for event in events:
+        [choice] = json.loads(event.removeprefix("data: "))["choices"]
+        texts[choice["index"]] += choice["text"]
+    assert len(events) < Bursts.NUM_DELTAS
+    numbers = [list(map(int, text.split())) for text in texts]
+    assert numbers == [list(range(first, Bursts.NUM_DELTAS, 2)) for first in (0, 1)]
+
+
+def chunks(body: bytes) -> Iterator[str]:
+    """What HTTP/1.1 wrote in chunks."""
+    while body:
+        size, _, rest = body.partition(b"\r\n")
+        end = int(size, 16)
+        assert rest[end : end + 2] == b"\r\n"
+        yield rest[:end].decode()
+        body = rest[end + 2 :]
 
 
 @pytest.mark.anyio

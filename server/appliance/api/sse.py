@@ -89,7 +89,7 @@ class EventStream(Response):
             stream.follow(partial(self._take, number)).add_done_callback(self._note_end)
 
     async def __call__(self, scope: Scope, _: Receive, send: Send) -> None:
-        direct = scope.get("extensions", {}).get(DIRECT_BODY)
+        direct = (scope.get("extensions") or {}).get(DIRECT_BODY)
         try:
             await self._write(send, cast("DirectBody | None", direct))
         finally:
