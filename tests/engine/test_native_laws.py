@@ -33,6 +33,7 @@ from tests.engine.native_harness import (
 )
 from tests.engine.runner_harness import Sequences, random_tokens, run_chunks
 from tests.fakes import FakeObserver
+from tests.model_factory import write_model
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -287,3 +288,18 @@ def test_what_another_sequence_left_in_a_block_is_never_seen(
                 found.add(run_chunks(runner, sequence, lengths).tobytes())
     assert len(found) == 1
     assert np.isfinite(np.frombuffer(found.pop(), np.float32)).all()
+
+
+@pytest.mark.parametrize("quantization", QUANTIZATIONS)
+def test_a_model_wider_than_a_piece_of_work_is_the_same_for_one_thread(
+    quantization: str, tmp_path: Path
+) -> None:
+    """A thread has room to work on one piece at a time, also where it has all of them to itself."""
+    path = write_model(tmp_path, hidden_size=1160, intermediate_size=200)
+    token_ids, found = random_tokens(40), set()
+    for num_threads in (1, 2, 3):
+        runner = native_runner(path, quantization=quantization, num_threads=num_threads)
+        for lengths in ([40], [1] * 40, [33, 7]):
+            sequence = Sequences(block_size=16).make(token_ids)
+            found.add(run_chunks(runner, sequence, lengths).tobytes())
+    assert len(found) == 1

@@ -162,7 +162,8 @@ int32_t pool_num_threads(const pool_t *pool) { return pool->num_threads; }
 
 void pool_share(pool_t *pool, int32_t total, int32_t grain, work_t *work, void *context) {
     if (total <= grain || pool->num_threads == 1) {
-        if (total > 0) work(context, 0, 0, total);
+        for (int32_t first = 0; first < total; first += grain)
+            work(context, 0, first, grain < total - first ? first + grain : total);
         return;
     }
     uint_fast64_t loop = ((atomic_load(&pool->next) >> 32) + 1) << 32;

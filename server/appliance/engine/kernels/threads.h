@@ -36,7 +36,7 @@ pool_t *pool_create(int32_t num_threads);
 void pool_destroy(pool_t *pool);
 int32_t pool_num_threads(const pool_t *pool);
 
-/* Hand out `total` pieces, `grain` at a time, to whichever thread is free; returns when all are done.
- * One caller at a time. A thread that sleeps or whose core is taken is not waited for, unless it is in
+/* Hand out `total` pieces, never more than `grain` at a time, to whichever thread is free; returns when all
+ * are done. One caller at a time. A thread that sleeps or whose core is taken is not waited for, unless it is in
  * the middle of a piece: the caller goes on alone and the others join where it is. */
 void pool_share(pool_t *pool, int32_t total, int32_t grain, work_t *work, void *context);
