@@ -9,6 +9,7 @@ import socket
 from collections.abc import Callable, Iterator
 from typing import Any
 
+import httpx2
 import pytest
 
 from appliance.api import protocol
@@ -25,7 +26,7 @@ BODIES = [
 ]
 
 
-def connect(server: FakeServer, path: str, body: Any, next_request: bytes = b"") -> socket.socket:
+def connect(server: FakeServer, path: str, body: Any) -> socket.socket:
     """A client that has sent its request."""
     content = json.dumps(body).encode()
     connection = socket.create_connection(("127.0.0.1", server.port), timeout=WAIT_S)
@@ -33,7 +34,6 @@ def connect(server: FakeServer, path: str, body: Any, next_request: bytes = b"")
         f"POST {path} HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
         f"Content-Length: {len(content)}\r\n\r\n".encode()
         + content
-        + next_request
     )
     return connection
 
@@ -66,14 +66,18 @@ def test_leaving_a_stream_cancels(fake_server: FakeServer, path: str, body: Any)
     assert b"[DONE]" not in received
 
 
+@pytest.mark.parametrize("is_late", [False, True])
 @pytest.mark.parametrize("stream", [False, True])
 def test_leaving_cancels_though_another_request_waits_on_the_connection(
-    fake_server: FakeServer, stream: bool
+    fake_server: FakeServer, http: httpx2.Client, stream: bool, is_late: bool
 ) -> None:
     service = fake_server.service
     service.script, service.hold = (lambda _: say("Hello", finish=False)), True
-    body = {"prompt": "Hi", "stream": stream}
-    with connect(fake_server, "/generate", body, b"GET /livez HTTP/1.1\r\nHost: localhost\r\n\r\n"):
+    with connect(fake_server, "/generate", {"prompt": "Hi", "stream": stream}) as connection:
+        if is_late:
+            assert service.has_started.wait(WAIT_S)
+        connection.sendall(b"GET /livez HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        http.get("/livez")  # answered after the line above was read
         assert service.has_started.wait(WAIT_S)
     wait_until_closed(service)
 

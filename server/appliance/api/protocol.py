@@ -90,6 +90,8 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         if self.cycle is not None:
             extensions: dict[str, object] = {DIRECT_BODY: ChunkedBody(self.cycle)}
             self.scope["extensions"] = cast("dict[str, dict[object, object]]", extensions)
+        if len(self.pipeline) == 1:  # uvicorn has stopped reading: nobody would hear the client go
+            self.flow.resume_reading()
 
     def on_body(self, body: bytes) -> None:
         self._num_loose_bytes = 0
