@@ -30,8 +30,8 @@ if TYPE_CHECKING:
     from appliance.engine.packed_files import Settle
 
 
-# What decides the bytes of a packed matrix: where they lie, and how weights are rounded.
-LAYOUT_SOURCES = ("floats.h", "linear.h", "linear_layout.h", "linear_pack.h")
+# What decides the bytes of a packed matrix: where they lie, and how weights are rounded or moved.
+LAYOUT_SOURCES = ("floats.h", "linear.h", "linear_layout.h", "linear_pack.h", "../tiles.py")
 
 MAX_SIDE = 1 << 24  # of a matrix: beyond it the kernels' 32-bit indices end; no model is near it
 

@@ -125,8 +125,9 @@ static float weigh_keys(const row_group_t *group, int32_t row, int32_t first, in
         largest = lanes_max(lanes_load(scores + (int64_t)tile * KEY_TILE), largest);
         second = lanes_max(lanes_load(scores + (int64_t)(tile + 1) * KEY_TILE), second);
     }
-    lanes_t scale = lanes_set(group->scale), below = lanes_set(-group->scale * lanes_largest(lanes_max(largest, second)));
-    lanes_t sum = lanes_set(0.0f);
+    /* Never denormal, which some variants would take for zero here. */
+    float below_all = fma_normal(-group->scale, lanes_largest(lanes_max(largest, second)), 0.0f);
+    lanes_t scale = lanes_set(group->scale), below = lanes_set(below_all), sum = lanes_set(0.0f);
     for (int32_t tile = first; tile < end; tile += 2) {
         const float *at = scores + (int64_t)tile * KEY_TILE;
         lanes_t early = lanes_exp2(lanes_fma(lanes_load(at), scale, below));

@@ -9,9 +9,10 @@
  * rotation   angle = fp32(position * frequency), its sine and cosine in double, rounded to fp32;
  * attention  queries, keys and values rounded to bf16; a score is fma over the dimensions, in pairs of
  *            which the second comes first, denormals taken and left as zero; a weight is 2 to the power
- *            of fma(score, scale, -scale * maximum), rounded to bf16; their sum by lane, keys 2i + 1 and
- *            2i of 32 in lane i; the output is fma over the keys, in pairs like the dimensions, then
- *            times one over the sum;
+ *            of fma(score, scale, -scale * maximum), a denormal product taken as zero, rounded to bf16;
+ *            their sum by lane, keys 2i + 1 and 2i of 32 in lane i; the output is fma over the keys, in
+ *            pairs like the dimensions, then times one over the sum. Keys that a row does not see weigh
+ *            zero, of which an infinity or NaN among the values makes NaN: it alone can reach rows before;
  * pooling    final hidden states rounded to multiples of 2^-26 and summed exactly.
  */
 #pragma once
