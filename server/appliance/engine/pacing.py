@@ -9,8 +9,8 @@ SMOOTH_PASS_S = 0.08
 MIN_PASSES_OF_ANSWERS = 2
 # What waits is read in about as many passes, if none is this many times as long as it should be
 # for that: the first token of whoever waits has to come, too.
-NUM_BACKLOG_PASSES = 16
-MAX_STRETCH = 1.5
+NUM_BACKLOG_PASSES = 12
+MAX_STRETCH = 2
 MIN_PROMPT_TOKENS = 16  # of a pass that reads any, and for one to tell what a token takes
 FIRST_PROMPT_TOKENS = 64  # while nothing is known: 0.1 s for a billion parameters on two cores
 # Else nothing would tell that answers have become slow while there are always prompts to read.

@@ -36,9 +36,9 @@ def test_a_pass_with_answers_takes_no_longer_than_they_bear(num_answers: int) ->
     assert (num_answers + num_prompt_tokens) * TOKEN_S == pytest.approx(SMOOTH_PASS_S)
 
 
-def test_much_that_waits_makes_a_pass_longer_by_half_at_most() -> None:
+def test_much_that_waits_makes_a_pass_twice_as_long_at_most() -> None:
     pace = paced((0, 100, 100 * TOKEN_S))
-    sizes = [8 + pace.num_prompt_tokens(8, num_waiting) for num_waiting in (0, 1000, 1600, 10_000)]
+    sizes = [8 + pace.num_prompt_tokens(8, num_waiting) for num_waiting in (0, 800, 1200, 10_000)]
     smooth = round(SMOOTH_PASS_S / TOKEN_S)
     assert sizes == [smooth, smooth, 108, round(MAX_STRETCH * smooth)]
 
