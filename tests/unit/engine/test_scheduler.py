@@ -126,7 +126,7 @@ def test_beside_an_answer_prompts_are_read_in_small_pieces() -> None:
 
 @pytest.mark.parametrize(
     ("token_s", "shortest_s", "longest_s"),
-    [(0.0001, 0.0512, 0.0512), (0.001, 0.079, 0.1), (0.004, 0.079, 0.12)],
+    [(0.0001, 0.0512, 0.0512), (0.001, 0.079, 0.127), (0.004, 0.079, 0.16)],
     ids=["a batch is soon read", "soon read in pieces", "slow"],
 )
 def test_pieces_grow_to_what_answers_bear_on_this_machine(
