@@ -152,7 +152,7 @@ def test_a_connection_is_used_again(fake_server: FakeServer) -> None:
 
 def test_a_request_leaves_nothing_for_the_garbage_collector(http: httpx2.Client) -> None:
     def num_bodies() -> int:
-        return sum(isinstance(each, protocol.ChunkedBody) for each in gc.get_objects())
+        return sum(type(each) is protocol.ChunkedBody for each in gc.get_objects())
 
     http.get("/livez")
     gc.collect()
