@@ -58,11 +58,11 @@ bench-peers: $(runtime) ## measure us beside other engines, which it installs (A
 	@exec $(VENV)/bin/python -m bench compare $(ARGS)
 
 build: $(runtime) ## the wheel, in dist/ (KERNELS=1: for this platform, with compiled kernels)
-	@rm -rf build/lib build/bdist.* server/appliance/engine/kernels/*.so
-	@$(if $(KERNELS),$(VENV)/bin/python -m appliance.engine.kernels)
+	@rm -rf build/lib build/bdist.* server/appliance/engine/native/kernels/*.so
+	@$(if $(KERNELS),$(VENV)/bin/python -m appliance.engine.native.kernels)
 	@$(VENV)/bin/python -m pip wheel --quiet --no-deps --no-build-isolation --wheel-dir dist \
 		$(if $(KERNELS),--config-settings=--build-option=--plat-name=$(platform)) . \
-		&& rm -f server/appliance/engine/kernels/*.so
+		&& rm -f server/appliance/engine/native/kernels/*.so
 	@ls -l dist/*.whl
 
 manifest: ## write k8s/llama.yaml anew from k8s/base

@@ -109,7 +109,7 @@ stdenv.mkDerivation {
   installPhase = ''
     runHook preInstall
     ${lib.optionalString isLinux ''
-      "$environment/bin/python" -I -m appliance.engine.kernels
+      "$environment/bin/python" -I -m appliance.engine.native.kernels
     ''}
     # No time stamp in the byte code, and no look at the source when it is imported; -f: what was imported so far has
     # been compiled with one. Packages ship files for other versions of Python, which do not compile and nobody imports.

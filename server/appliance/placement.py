@@ -7,13 +7,13 @@ import logging
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
-from appliance.engine import sizing
 from appliance.engine.model.dtype import choose_dtype
+from appliance.engine.runners import sizing
 from appliance.errors import ModelRefused, SettingsError
 from appliance.machine import available_cores, available_memory_bytes, has_accelerator_driver
 
 if TYPE_CHECKING:
-    from appliance.engine.kernels.library import NativeLibrary
+    from appliance.engine.native.kernels.library import NativeLibrary
     from appliance.engine.runner import Runner
     from appliance.model_store import ModelDirectory
     from appliance.settings import Settings
@@ -176,7 +176,7 @@ def refuse_without_torch(settings: Settings, engine: str, note: str | None) -> N
 
 
 def load_kernels(settings: Settings) -> tuple[NativeLibrary | None, str]:
-    from appliance.engine.kernels.build import load_library
+    from appliance.engine.native.kernels.build import load_library
 
     library, reason = load_library(settings.cache_dir)
     if library is not None:
@@ -213,7 +213,7 @@ def weight_bytes(model: ModelDirectory, place: Place) -> int:
     config = model.native
     if place.library is None or config is None:
         return sizing.weight_bytes(model.num_parameters, place.dtype)
-    from appliance.engine.packing import plan_matrices
+    from appliance.engine.native.packing import plan_matrices
 
     plan = plan_matrices(place.library, config, place.quantization)
     embedding = sizing.weight_bytes(config.vocab_size * config.hidden_size, place.dtype)
@@ -245,7 +245,7 @@ def build_native_runner(
     weights_id: str | None = None,
 ) -> Runner:
     """Without a cache directory the kernels are compiled, and the weights packed, at each start."""
-    from appliance.engine.native_runner import NativeRunner
+    from appliance.engine.native.runner import NativeRunner
 
     assert model.native is not None and place.library is not None  # noqa: PT018, S101 - by choice
     return NativeRunner(
@@ -262,8 +262,8 @@ def build_native_runner(
 
 
 def build_torch_runner(model: ModelDirectory, place: Place, size: sizing.Size) -> Runner:
-    from appliance.engine.model.fixed_attention import FixedShape
-    from appliance.engine.torch_runner import TorchRunner
+    from appliance.engine.torch.fixed_attention import FixedShape
+    from appliance.engine.torch.runner import TorchRunner
 
     assert model.native is not None  # noqa: S101 - refused before
     return TorchRunner(
@@ -280,7 +280,7 @@ def build_torch_runner(model: ModelDirectory, place: Place, size: sizing.Size) -
 
 
 def build_transformers_runner(model: ModelDirectory, place: Place, size: sizing.Size) -> Runner:
-    from appliance.engine.transformers_runner import TransformersRunner, is_known_to_transformers
+    from appliance.engine.runners.transformers import TransformersRunner, is_known_to_transformers
 
     if not is_known_to_transformers(model.model_type):
         raise ModelRefused(

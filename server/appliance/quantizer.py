@@ -12,7 +12,6 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from appliance.engine import quality
 from appliance.engine.model.quantized import (
     LAYOUT,
     QUANT_METHOD,
@@ -21,10 +20,11 @@ from appliance.engine.model.quantized import (
     linear_layers,
     quantized_tensors,
 )
-from appliance.engine.native_runner import NativeRunner
-from appliance.engine.packing import quantize_rows
-from appliance.engine.sizing import BLOCK_SIZE, choose_threads
-from appliance.engine.stored_tensors import map_tensor
+from appliance.engine.native.packing import quantize_rows
+from appliance.engine.native.runner import NativeRunner
+from appliance.engine.native.stored_tensors import map_tensor
+from appliance.engine.runners import quality
+from appliance.engine.runners.sizing import BLOCK_SIZE, choose_threads
 from appliance.errors import ModelRefused, SettingsError
 from appliance.identity import hash_model
 from appliance.machine import available_cores
@@ -36,8 +36,8 @@ from appliance.text.tokenizer import Tokenizer
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from appliance.engine.kernels.library import NativeLibrary
     from appliance.engine.model.config import ModelConfig
+    from appliance.engine.native.kernels.library import NativeLibrary
     from appliance.file_hashes import FileHasher
     from appliance.settings import Settings
 

@@ -15,8 +15,8 @@ from appliance.completion import CompletionRequest, CompletionService
 from appliance.completion.service import SamplingDefaults, TextModel
 from appliance.console.banner import Running, banner
 from appliance.console.terminal import Terminal
-from appliance.engine import sizing
 from appliance.engine.engine import Engine
+from appliance.engine.runners import sizing
 from appliance.errors import EngineFailure, StartupError
 from appliance.file_hashes import FileHasher
 from appliance.identity import Identity, RunnerFacts, hash_model, identify

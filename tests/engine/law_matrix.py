@@ -16,7 +16,7 @@ import numpy as np
 from transformers.utils import logging
 
 from appliance.engine.engine import Engine
-from appliance.engine.quality import compare
+from appliance.engine.runners.quality import compare
 from appliance.engine.sequence import SamplingParams
 from appliance.text.tokenizer import Tokenizer
 from tests.engine.ledger import Ledger, RecordingRunner

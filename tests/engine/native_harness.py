@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from appliance.engine.kernels.build import find_compiler, load_library
-from appliance.engine.kernels.library import VARIANTS, NativeLibrary
 from appliance.engine.model.config import parse_model_config
-from appliance.engine.native_runner import NativeRunner
+from appliance.engine.native.kernels.build import find_compiler, load_library
+from appliance.engine.native.kernels.library import VARIANTS, NativeLibrary
+from appliance.engine.native.runner import NativeRunner
 from appliance.model_store.weights import read_tensors
 from tests.kernel_cache import KERNEL_CACHE
 

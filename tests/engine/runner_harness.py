@@ -29,10 +29,10 @@ if TYPE_CHECKING:
 
     from transformers import PretrainedConfig, PreTrainedModel
 
-    from appliance.engine.model.fixed_attention import FixedShape
     from appliance.engine.runner import Runner
-    from appliance.engine.torch_runner import TorchRunner
-    from appliance.engine.transformers_runner import TransformersRunner
+    from appliance.engine.runners.transformers import TransformersRunner
+    from appliance.engine.torch.fixed_attention import FixedShape
+    from appliance.engine.torch.runner import TorchRunner
 
 BLOCK_SIZE = 8
 NUM_BLOCKS = 256
@@ -79,7 +79,7 @@ def torch_runner(
     device: str = "cpu",
     fixed_shape: FixedShape | None = None,
 ) -> TorchRunner:
-    from appliance.engine.torch_runner import TorchRunner
+    from appliance.engine.torch.runner import TorchRunner
 
     config = parse_model_config(json.loads((path / "config.json").read_text()))
     assert config is not None
@@ -96,7 +96,7 @@ def torch_runner(
 
 
 def transformers_runner(path: Path) -> TransformersRunner:
-    from appliance.engine.transformers_runner import TransformersRunner
+    from appliance.engine.runners.transformers import TransformersRunner
 
     return TransformersRunner(
         path,

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 import torch
 
-from appliance.engine.cuda import GraphPool
+from appliance.engine.torch.cuda import GraphPool
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

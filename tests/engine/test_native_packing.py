@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 
-from appliance.engine.packing import plan_matrices
-from appliance.engine.stored_tensors import to_bfloat16, to_float32
+from appliance.engine.native.packing import plan_matrices
+from appliance.engine.native.stored_tensors import to_bfloat16, to_float32
 from appliance.errors import ModelRefused
 from appliance.model_store import open_model
 from tests.engine.native_harness import BLOCK_SIZE, native_library, native_runner

@@ -16,7 +16,7 @@ from tests.model_factory import write_model
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from appliance.engine.native_runner import NativeRunner
+    from appliance.engine.native.runner import NativeRunner
 
 WINDOW = 2 * BLOCK_SIZE + 3
 LENGTHS = (1, 3, 15, 16, 17, 33, 34, 60, 61, 90)

@@ -11,7 +11,7 @@ import pytest
 from transformers import LlamaConfig, MistralConfig, PretrainedConfig, Qwen2Config, Qwen3Config
 
 from appliance.engine.model.config import parse_model_config
-from appliance.engine.model.fixed_attention import FixedShape
+from appliance.engine.torch.fixed_attention import FixedShape
 from tests.engine.runner_harness import (
     VOCAB_SIZE,
     Sequences,

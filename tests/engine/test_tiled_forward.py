@@ -9,15 +9,15 @@ import numpy as np
 import pytest
 import torch
 
-from appliance.engine.model.fixed_attention import FixedShape
-from appliance.engine.self_check import find_difference
+from appliance.engine.runners.self_check import find_difference
 from appliance.engine.sequence import Batch, Chunk, LogitRows
+from appliance.engine.torch.fixed_attention import FixedShape
 from tests.engine.law_harness import lawful, write_models
 from tests.engine.runner_harness import Sequences, random_tokens, run_chunks, torch_runner
 
 if TYPE_CHECKING:
     from appliance.engine.sequence import FloatArray
-    from appliance.engine.torch_runner import TorchRunner
+    from appliance.engine.torch.runner import TorchRunner
 
 SHAPE = FixedShape(tile_rows=16, group_rows=4, span_tokens=32)
 
@@ -55,7 +55,7 @@ def test_torch_s_own_shapes_are_found_out_and_claim_nothing(path: Path) -> None:
 def test_a_difference_takes_the_claim_back_and_is_told(
     path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("appliance.engine.torch_runner.find_difference", lambda *_: "they differ")
+    monkeypatch.setattr("appliance.engine.torch.runner.find_difference", lambda *_: "they differ")
     info = torch_runner(path, fixed_shape=SHAPE).info
     assert (info.has_fixed_arithmetic, info.note) == (False, "they differ")
 

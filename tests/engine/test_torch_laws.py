@@ -10,8 +10,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from appliance.engine.model.fixed_attention import FixedShape
 from appliance.engine.sequence import SamplingParams
+from appliance.engine.torch.fixed_attention import FixedShape
 from tests.engine.law_harness import (
     House,
     Request,

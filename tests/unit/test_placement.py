@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 
 from appliance import placement
-from appliance.engine.kernels.build import Found, find_compiler, load_library
-from appliance.engine.kernels.library import KEY_TILE, NativeLibrary
-from appliance.engine.sizing import BLOCK_SIZE
+from appliance.engine.native.kernels.build import Found, find_compiler, load_library
+from appliance.engine.native.kernels.library import KEY_TILE, NativeLibrary
+from appliance.engine.runners.sizing import BLOCK_SIZE
 from appliance.errors import ModelRefused, SettingsError
 from appliance.file_hashes import FileHasher
 from appliance.metrics import Metrics
@@ -42,7 +42,7 @@ def library() -> NativeLibrary:
 def kernels(monkeypatch: pytest.MonkeyPatch) -> None:
     """Kernels that were built before."""
     found = Found(library(), "made for the tests")
-    monkeypatch.setattr("appliance.engine.kernels.build.load_library", lambda _: found)
+    monkeypatch.setattr("appliance.engine.native.kernels.build.load_library", lambda _: found)
 
 
 def install_only(monkeypatch: pytest.MonkeyPatch, *modules: str) -> None:

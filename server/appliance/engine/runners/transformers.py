@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from appliance.engine.cuda import describe_device
 from appliance.engine.runner import RunnerInfo
+from appliance.engine.runners.sizing import DEFAULT_CONTEXT_TOKENS
 from appliance.engine.sampler import relative_probabilities
 from appliance.engine.sequence import (
     Batch,
@@ -20,7 +20,7 @@ from appliance.engine.sequence import (
     FloatArray,
     LogitRows,
 )
-from appliance.engine.sizing import DEFAULT_CONTEXT_TOKENS
+from appliance.engine.torch.cuda import describe_device
 from appliance.errors import ModelRefused
 
 # Read when huggingface_hub is first imported, next line: nothing is looked up on the network.

@@ -6,9 +6,9 @@ import json
 import sys
 from pathlib import Path
 
-from appliance.engine.kernels.library import VARIANTS, NativeLibrary
 from appliance.engine.model.config import parse_model_config
-from appliance.engine.native_runner import NativeRunner
+from appliance.engine.native.kernels.library import VARIANTS, NativeLibrary
+from appliance.engine.native.runner import NativeRunner
 from appliance.engine.sequence import Batch, Chunk, LogitRows, SamplingParams, Sequence
 from appliance.model_store.weights import read_tensors
 from tests.model_factory import write_model

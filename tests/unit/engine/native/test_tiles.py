@@ -9,11 +9,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from appliance.engine.kernels.build import find_compiler, load_library
-from appliance.engine.kernels.library import WEIGHT_KINDS, NativeLibrary, Weight
 from appliance.engine.model.quantized import GROUP, SUBGROUP, parts_of
-from appliance.engine.stored_tensors import to_bfloat16
-from appliance.engine.tiles import read_rows, write_tiles
+from appliance.engine.native.kernels.build import find_compiler, load_library
+from appliance.engine.native.kernels.library import WEIGHT_KINDS, NativeLibrary, Weight
+from appliance.engine.native.stored_tensors import to_bfloat16
+from appliance.engine.native.tiles import read_rows, write_tiles
 from tests.kernel_cache import KERNEL_CACHE
 
 Bytes = np.typing.NDArray[np.uint8]

@@ -8,7 +8,7 @@ from dataclasses import replace
 
 import pytest
 
-from appliance.engine.sizing import (
+from appliance.engine.runners.sizing import (
     BLOCK_SIZE,
     CACHE_BYTES_IF_UNKNOWN,
     CACHE_VALUES_IF_UNKNOWN,

@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from appliance.engine import packed_files
-from appliance.engine.packed_files import MAX_UNUSED, Settle, open_packed
+from appliance.engine.native import packed_files
+from appliance.engine.native.packed_files import MAX_UNUSED, Settle, open_packed
 
 SIZE = 8192
 

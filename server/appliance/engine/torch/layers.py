@@ -11,7 +11,7 @@ from torch.nn import functional
 from appliance.engine.model.config import RopeConfig, RopeKind
 
 if TYPE_CHECKING:
-    from appliance.engine.model.linear import Linear
+    from appliance.engine.torch.linear import Linear
 
 
 class RMSNorm:

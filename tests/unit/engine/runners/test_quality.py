@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 
-from appliance.engine.quality import WINDOW_TOKENS, compare
+from appliance.engine.runners.quality import WINDOW_TOKENS, compare
 from appliance.engine.sequence import Batch, ChunkOutput
 from tests.fakes import FakeRunner
 

@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from appliance.engine.kernels.library import ERRORS, KEY_TILE, Layer, Model, NativeLibrary
 from appliance.engine.model.config import RopeConfig, RopeKind, expected_tensors
-from appliance.engine.packing import PackedWeights, load_packed
+from appliance.engine.native.kernels.library import ERRORS, KEY_TILE, Layer, Model, NativeLibrary
+from appliance.engine.native.packing import PackedWeights, load_packed
+from appliance.engine.native.stored_tensors import Floats, load_vector, map_tensor, to_bfloat16
 from appliance.engine.runner import RunnerInfo
 from appliance.engine.sequence import Batch, ChunkOutput, DoubleArray, FloatArray, LogitRows
-from appliance.engine.stored_tensors import Floats, load_vector, map_tensor, to_bfloat16
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

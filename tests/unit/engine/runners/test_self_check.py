@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from appliance.engine.self_check import find_difference
+from appliance.engine.runners.self_check import find_difference
 from appliance.engine.sequence import Batch, ChunkOutput
 from tests.fakes import FakeRunner
 

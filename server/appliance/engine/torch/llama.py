@@ -7,21 +7,21 @@ from typing import TYPE_CHECKING
 import torch
 from torch.nn import functional
 
-from appliance.engine.model.layers import (
+from appliance.engine.torch.layers import (
     MLP,
     HeadNorm,
     RMSNorm,
     Rotation,
     rotary_frequencies,
 )
-from appliance.engine.model.linear import Linear, load_joined_linear, load_linear
+from appliance.engine.torch.linear import Linear, load_joined_linear, load_linear
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from appliance.engine.model.attention import Attends, KVCache
     from appliance.engine.model.config import ModelConfig
-    from appliance.engine.model.weights import Weights
+    from appliance.engine.torch.attention import Attends, KVCache
+    from appliance.engine.torch.weights import Weights
 
 
 class Attention:

@@ -8,17 +8,17 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
-from appliance.engine.cuda import GraphPool
-from appliance.engine.model.fixed_attention import FixedAttention, FixedShape
+from appliance.engine.torch.cuda import GraphPool
+from appliance.engine.torch.fixed_attention import FixedAttention, FixedShape
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
     from numpy.typing import NDArray
 
-    from appliance.engine.model.attention import KVCache
-    from appliance.engine.model.llama import LlamaModel
     from appliance.engine.sequence import Chunk
+    from appliance.engine.torch.attention import KVCache
+    from appliance.engine.torch.llama import LlamaModel
 
 # A graph has nodes for each step of attention, so longer contexts are computed without one.
 MAX_GRAPH_SPANS = 16

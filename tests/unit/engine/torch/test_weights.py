@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from appliance.engine.model.tensor_file import TensorLocation
-from appliance.engine.model.weights import Weights, map_tensor
+from appliance.engine.torch.weights import Weights, map_tensor
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-KERNELS = Path(__file__).parents[4] / "server" / "appliance" / "engine" / "kernels"
+KERNELS = Path(__file__).parents[5] / "server" / "appliance" / "engine" / "native" / "kernels"
 BF16, INT8, INT4 = 0, 1, 2
 KINDS = [
     pytest.param(BF16, id="bf16"),

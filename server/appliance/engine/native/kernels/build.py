@@ -14,7 +14,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from appliance.engine.kernels.library import NativeLibrary
+from appliance.engine.native.kernels.library import NativeLibrary
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

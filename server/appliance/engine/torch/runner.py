@@ -7,13 +7,9 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from appliance.engine.cuda import describe_device
-from appliance.engine.model.attention import KVCache, plan_attention
-from appliance.engine.model.llama import LlamaModel
-from appliance.engine.model.weights import Weights
 from appliance.engine.runner import RunnerInfo
+from appliance.engine.runners.self_check import find_difference
 from appliance.engine.sampler import relative_probabilities
-from appliance.engine.self_check import find_difference
 from appliance.engine.sequence import (
     Batch,
     Chunk,
@@ -22,14 +18,18 @@ from appliance.engine.sequence import (
     FloatArray,
     LogitRows,
 )
-from appliance.engine.tiled_forward import MAX_GRAPH_SPANS, TiledForward
+from appliance.engine.torch.attention import KVCache, plan_attention
+from appliance.engine.torch.cuda import describe_device
+from appliance.engine.torch.llama import LlamaModel
+from appliance.engine.torch.tiled_forward import MAX_GRAPH_SPANS, TiledForward
+from appliance.engine.torch.weights import Weights
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from appliance.engine.model.config import ModelConfig
-    from appliance.engine.model.fixed_attention import FixedShape
     from appliance.engine.model.tensor_file import TensorLocation
+    from appliance.engine.torch.fixed_attention import FixedShape
 
 
 class TorchRunner:

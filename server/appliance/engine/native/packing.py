@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from appliance.engine.kernels.build import SOURCE_DIRECTORY
-from appliance.engine.kernels.library import WEIGHT_KINDS, NativeLibrary, Weight
 from appliance.engine.model.quantized import kind_of, parts_of
-from appliance.engine.packed_files import open_packed
-from appliance.engine.stored_tensors import map_tensor, to_bfloat16
-from appliance.engine.tiles import read_rows, write_tiles
+from appliance.engine.native.kernels.build import SOURCE_DIRECTORY
+from appliance.engine.native.kernels.library import WEIGHT_KINDS, NativeLibrary, Weight
+from appliance.engine.native.packed_files import open_packed
+from appliance.engine.native.stored_tensors import map_tensor, to_bfloat16
+from appliance.engine.native.tiles import read_rows, write_tiles
 from appliance.errors import ModelRefused
 
 if TYPE_CHECKING:
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
     from appliance.engine.model.config import ModelConfig
     from appliance.engine.model.tensor_file import TensorLocation
-    from appliance.engine.packed_files import Settle
+    from appliance.engine.native.packed_files import Settle
 
 
 # What decides the bytes of a packed matrix: where they lie, and how weights are rounded or moved.

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import torch
 
-from appliance.engine.model.attention import (
+from appliance.engine.sequence import Chunk, LogitRows, SamplingParams, Sequence
+from appliance.engine.torch.attention import (
     AttentionGroup,
     AttentionPlan,
     KVCache,
     plan_attention,
 )
-from appliance.engine.sequence import Chunk, LogitRows, SamplingParams, Sequence
 
 BLOCK_SIZE = 4
 CPU = torch.device("cpu")

@@ -10,7 +10,7 @@ from torch.nn import functional
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from appliance.engine.model.weights import Weights
+    from appliance.engine.torch.weights import Weights
 
 
 class Linear:

@@ -11,8 +11,13 @@ from pathlib import Path
 
 import pytest
 
-from appliance.engine.kernels.build import SOURCE_DIRECTORY, build, find_compiler, load_library
-from appliance.engine.kernels.library import VARIANTS
+from appliance.engine.native.kernels.build import (
+    SOURCE_DIRECTORY,
+    build,
+    find_compiler,
+    load_library,
+)
+from appliance.engine.native.kernels.library import VARIANTS
 from tests.kernel_cache import KERNEL_CACHE
 
 # Of 700 lines about products, packed weights and forward passes. It changes when the arithmetic

@@ -9,10 +9,10 @@ import pytest
 import torch
 
 from appliance.engine.model.config import RopeConfig, RopeKind
-from appliance.engine.model.layers import HeadNorm, RMSNorm, Rotation, rotary_frequencies
-from appliance.engine.model.linear import load_joined_linear
 from appliance.engine.model.tensor_file import TensorLocation
-from appliance.engine.model.weights import Weights
+from appliance.engine.torch.layers import HeadNorm, RMSNorm, Rotation, rotary_frequencies
+from appliance.engine.torch.linear import load_joined_linear
+from appliance.engine.torch.weights import Weights
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -1,4 +1,4 @@
-"""`python -m appliance.engine.kernels`: compiles the library that comes with a package."""
+"""`python -m appliance.engine.native.kernels`: compiles the library that comes with a package."""
 
 from __future__ import annotations
 
@@ -6,12 +6,12 @@ import argparse
 import sys
 from pathlib import Path
 
-from appliance.engine.kernels.build import SOURCE_DIRECTORY, BuildError, prebuild
+from appliance.engine.native.kernels.build import SOURCE_DIRECTORY, BuildError, prebuild
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(
-        prog="python -m appliance.engine.kernels",
+        prog="python -m appliance.engine.native.kernels",
         description="Compile the native kernels under the name that a server looks for, so that it"
         " needs no C compiler. The library chooses among its instruction sets when it is loaded.",
     )

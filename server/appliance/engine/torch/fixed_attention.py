@@ -9,7 +9,7 @@ import torch
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from appliance.engine.model.attention import KVCache
+    from appliance.engine.torch.attention import KVCache
 
 # Below every score and finite: what has seen nothing yet is scaled by one, never by NaN.
 LOWEST = -1e30

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from appliance.engine.kernels.library import COLUMN_TILE
 from appliance.engine.model.quantized import GROUP, SUBGROUP
+from appliance.engine.native.kernels.library import COLUMN_TILE
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

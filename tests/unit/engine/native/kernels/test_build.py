@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from appliance.engine.kernels import build as building
-from appliance.engine.kernels.build import build, find_compiler, load_library
-from appliance.engine.kernels.library import Layer, Model, Weight
+from appliance.engine.native.kernels import build as building
+from appliance.engine.native.kernels.build import build, find_compiler, load_library
+from appliance.engine.native.kernels.library import Layer, Model, Weight
 from tests.kernel_cache import KERNEL_CACHE
 
 SANITIZERS = ("-fsanitize=address,undefined", "-fno-sanitize-recover=undefined", "-g")
@@ -192,7 +192,7 @@ def test_a_library_that_came_with_the_package_needs_no_compiler(
     for source in building.SOURCE_DIRECTORY.glob("*.[ch]"):
         (package / source.name).write_bytes(source.read_bytes())
     subprocess.run(
-        [sys.executable, "-m", "appliance.engine.kernels", "--out", package],
+        [sys.executable, "-m", "appliance.engine.native.kernels", "--out", package],
         check=True,
         capture_output=True,
         timeout=300,
@@ -208,7 +208,7 @@ def test_a_library_that_came_with_the_package_needs_no_compiler(
 
 def test_building_for_a_package_says_what_it_lacks(tmp_path: Path) -> None:
     result = subprocess.run(
-        [sys.executable, "-m", "appliance.engine.kernels", "--out", tmp_path],
+        [sys.executable, "-m", "appliance.engine.native.kernels", "--out", tmp_path],
         check=False,
         capture_output=True,
         text=True,
@@ -248,7 +248,7 @@ def test_python_and_c_agree_on_the_structures(tmp_path: Path) -> None:
 
 def test_the_native_path_imports_neither_torch_nor_transformers() -> None:
     code = (
-        "import sys, appliance.engine.native_runner, appliance.engine.kernels.build;"
+        "import sys, appliance.engine.native.runner, appliance.engine.native.kernels.build;"
         "print([name for name in ('torch', 'transformers') if name in sys.modules])"
     )
     result = subprocess.run(

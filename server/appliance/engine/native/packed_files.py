@@ -13,7 +13,7 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
-from appliance.engine.kernels.build import private_directory
+from appliance.engine.native.kernels.build import private_directory
 
 logger = logging.getLogger(__name__)
 

@@ -1,0 +1,1 @@
+"""What runners share or do beside serving: the plain runner, sizes, self-check and quality."""
