@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from appliance.model_store import embedded_model_path
+from appliance.models.directory import embedded_model_path
 from bench.cache import cache_dir
 
 VERSION = 1  # raise it when the bytes change

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from appliance.file_hashes import FileHasher
+from appliance.models.hashing import FileHasher
 from bench.report import write
 
 RUNS = 5

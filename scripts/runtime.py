@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 import appliance
-from appliance.model_store import embedded_model_path
+from appliance.models.directory import embedded_model_path
 from appliance.release.flox_check import check_environment
 from appliance.release.flox_rules import refers_to
 

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from appliance.engine.sequence import SamplingParams
-from appliance.file_hashes import FileHasher
 from appliance.metrics import Metrics
+from appliance.models.hashing import FileHasher
 from appliance.settings import load_settings
 from appliance.wiring import find_model, load_model
 from bench.workers.timing import Generate, Task, run

@@ -16,8 +16,8 @@ import uvicorn
 from appliance.api.app import create_app
 from appliance.api.protocol import BoundedHttpProtocol
 from appliance.api.state import ApplianceState
-from appliance.identity import Identity
 from appliance.metrics import Metrics
+from appliance.models.identity import Identity
 from tests.api.fake_service import FakeService
 
 WAIT_S = 10  # for what happens at once, on any machine

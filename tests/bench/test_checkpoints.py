@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from tokenizers import Tokenizer
 
-from appliance.file_hashes import FileHasher
-from appliance.model_store import open_model
+from appliance.models.directory import open_model
+from appliance.models.hashing import FileHasher
 from bench import checkpoints
 from bench.checkpoints import SHAPES, Checkpoint, Shape, open_checkpoint
 from bench.load import make_prompts

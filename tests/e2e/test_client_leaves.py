@@ -18,9 +18,9 @@ from appliance.completion import CompletionService
 from appliance.completion.service import SamplingDefaults, TextModel
 from appliance.engine.engine import Engine
 from appliance.engine.sequence import Batch, ChunkOutput
-from appliance.identity import Identity
 from appliance.metrics import Metrics
-from appliance.model_store import embedded_model_path
+from appliance.models.directory import embedded_model_path
+from appliance.models.identity import Identity
 from appliance.text.chat_template import ChatTemplate
 from appliance.text.grammar import GrammarCompiler
 from appliance.text.tokenizer import Tokenizer

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 from tokenizers import Tokenizer
 
-from appliance.model_store import embedded_model_path
+from appliance.models.directory import embedded_model_path
 
 if TYPE_CHECKING:
     from training.llama import Llama

@@ -14,7 +14,7 @@ from appliance.engine.model.config import parse_model_config
 from appliance.engine.native.kernels.build import find_compiler, load_library
 from appliance.engine.native.kernels.library import VARIANTS, NativeLibrary
 from appliance.engine.native.runner import NativeRunner
-from appliance.model_store.weights import read_tensors
+from appliance.models.directory.weights import read_tensors
 from tests.kernel_cache import KERNEL_CACHE
 
 if TYPE_CHECKING:

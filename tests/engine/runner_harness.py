@@ -21,7 +21,7 @@ from appliance.engine.sequence import (
     SamplingParams,
     Sequence,
 )
-from appliance.model_store.weights import read_tensors
+from appliance.models.directory.weights import read_tensors
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

@@ -12,7 +12,7 @@ import pytest
 from appliance.engine.native.packing import plan_matrices
 from appliance.engine.native.stored_tensors import to_bfloat16, to_float32
 from appliance.errors import ModelRefused
-from appliance.model_store import open_model
+from appliance.models.directory import open_model
 from tests.engine.native_harness import BLOCK_SIZE, native_library, native_runner
 from tests.engine.runner_harness import Sequences, random_tokens, run_chunks
 from tests.model_factory import write_model

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from appliance.cli.main import main
-from appliance.model_store import embedded_model_path
+from appliance.models.directory import embedded_model_path
 from appliance.release.nix_store import NixStore
 from tests.fake_hub import FakeHub, serving
 from tests.release.built import build

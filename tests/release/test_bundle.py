@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from appliance.model_store import embedded_model_path, open_model
+from appliance.models.directory import embedded_model_path, open_model
 from tests.release.conftest import PEBBLE, Run
 
 WEIGHTS = "models/pebble/model.safetensors"

@@ -14,7 +14,7 @@ from cyclonedx.schema import SchemaVersion
 from cyclonedx.validation.json import JsonStrictValidator
 
 from appliance.cli.main import main
-from appliance.model_store import embedded_model_path
+from appliance.models.directory import embedded_model_path
 from appliance.release.model_lock import read_model_lock
 from appliance.release.nix_store import NixStore
 from tests.release.conftest import PEBBLE

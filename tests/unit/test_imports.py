@@ -97,7 +97,7 @@ TORCH_FILES = {
     "engine/torch/tiled_forward.py",
     "engine/torch/runner.py",
     "engine/runners/transformers.py",
-    "placement.py",  # inside a function: whether there is a CUDA device
+    "models/plan.py",  # inside a function: whether there is a CUDA device
 }
 TRANSFORMERS_FILES = {"engine/runners/transformers.py"}
 SUBPROCESS_FILES = {

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 
 from appliance.errors import StartupError
-from appliance.file_hashes import FileHasher
 from appliance.metrics import Metrics
-from appliance.model_store import open_model
+from appliance.models.directory import open_model
+from appliance.models.hashing import FileHasher
 from appliance.settings import Settings
 from appliance.wiring import load_model, try_out
 from tests.model_factory import model_config, random_weights, write_model, write_weights

@@ -16,7 +16,7 @@ from appliance.api.route import ERRORS, JsonRoute, Post
 from appliance.api.sse import DONE, json_bytes
 from appliance.api.usage import UsageObject, usage_dict
 from appliance.completion import Completion, CompletionRequest, CompletionStream, Delta, Usage
-from appliance.identity import Identity
+from appliance.models.identity import Identity
 
 DEFAULT_NEW_TOKENS = 256
 

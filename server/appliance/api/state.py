@@ -9,8 +9,8 @@ from typing import Literal
 
 from appliance.completion import CompletionService
 from appliance.errors import InvalidRequest, ModelNotFound, NotReady
-from appliance.identity import Identity
 from appliance.metrics import Metrics
+from appliance.models.identity import Identity
 
 Status = Literal["loading", "ready", "draining", "failed"]
 

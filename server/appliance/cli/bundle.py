@@ -165,7 +165,7 @@ def keygen(arguments: argparse.Namespace, environ: Mapping[str, str]) -> int:
 
 
 def create(arguments: argparse.Namespace, environ: Mapping[str, str]) -> int:
-    from appliance.file_hashes import FileHasher
+    from appliance.models.hashing import FileHasher
     from appliance.release.bundle import BundleMaker
     from appliance.release.nix_store import NixStore
 
@@ -223,7 +223,7 @@ def import_(arguments: argparse.Namespace, environ: Mapping[str, str]) -> int:
 
 
 def judge(arguments: argparse.Namespace) -> Verdict:
-    from appliance.file_hashes import FileHasher
+    from appliance.models.hashing import FileHasher
     from appliance.release.bundle_manifest import verify
 
     terminal = Terminal(sys.stderr)

@@ -142,7 +142,7 @@ def _lock_model(arguments: argparse.Namespace, environ: Mapping[str, str]) -> in
 
 
 def _lock_folder(folder: Path, arguments: argparse.Namespace) -> tuple[ModelLock, Path]:
-    from appliance.file_hashes import FileHasher
+    from appliance.models.hashing import FileHasher
     from appliance.release.model_card import read_license
     from appliance.release.model_lock import (
         NO_LICENSE,

@@ -60,7 +60,7 @@ def add_parser(commands: Commands) -> None:
 
 
 def run(arguments: argparse.Namespace, environ: Mapping[str, str]) -> int:
-    from appliance.file_hashes import FileHasher
+    from appliance.models.hashing import FileHasher
     from appliance.release.hub import Hub
     from appliance.release.model_lock import read_model_lock, source_folder
     from appliance.release.nix_store import NixStore

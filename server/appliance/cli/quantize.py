@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from types import FrameType
 
     from appliance.cli.parsing import Commands
-    from appliance.quantizer import Report
+    from appliance.models.quantizer import Report
     from appliance.settings import Settings
 
 MAX_TEXT_BYTES = 10_000_000
@@ -75,9 +75,9 @@ def run(arguments: argparse.Namespace, environ: Mapping[str, str]) -> int:
 def quantize(
     settings: Settings, directory: Path, to: str, out: Path, text: tuple[str, str]
 ) -> Report:
-    from appliance.file_hashes import FileHasher
-    from appliance.model_store import open_model
-    from appliance.quantizer import build_quantizer
+    from appliance.models.directory import open_model
+    from appliance.models.hashing import FileHasher
+    from appliance.models.quantizer import build_quantizer
 
     terminal = Terminal(sys.stderr)
     hasher = FileHasher(settings.cache_dir, terminal.show_hashing)

@@ -44,7 +44,7 @@ def add_parser(commands: Commands) -> None:
 
 
 def run(arguments: argparse.Namespace, environ: Mapping[str, str]) -> int:
-    from appliance.file_hashes import FileHasher
+    from appliance.models.hashing import FileHasher
     from appliance.release.lock_file import write_whole
     from appliance.release.nix_store import NixStore
     from appliance.release.sbom import describe

@@ -67,9 +67,9 @@ def installed() -> Facts:
 
 def embedded_hashes() -> dict[str, str | None]:
     """Of the embedded model and the server; empty in a checkout whose model is not built yet."""
-    from appliance.file_hashes import FileHasher  # only this command needs them
-    from appliance.identity import hash_model
-    from appliance.model_store import embedded_model_path, open_model
+    from appliance.models.directory import embedded_model_path, open_model
+    from appliance.models.hashing import FileHasher  # only this command needs them
+    from appliance.models.identity import hash_model
 
     try:
         return asdict(hash_model(open_model(embedded_model_path()), FileHasher()))

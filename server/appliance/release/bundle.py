@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from appliance import __version__
 from appliance.console.progress import Progress
 from appliance.errors import ReleaseError
-from appliance.model_store.lock import LOCK_FILE
+from appliance.models.directory.lock import LOCK_FILE
 from appliance.release.bundle_manifest import MANIFEST, Manifest, write_manifest
 from appliance.release.lock_file import write_whole
 from appliance.release.model_lock import ModelLock, read_model_lock, source_folder
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from appliance.console.terminal import Terminal
-    from appliance.file_hashes import FileHasher
+    from appliance.models.hashing import FileHasher
     from appliance.release.nix_store import NixStore
 
 CACHE = "nix-cache"

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from appliance.errors import ReleaseError
-from appliance.model_store.json_file import parse_json_object, read_bytes
+from appliance.models.directory.json_file import parse_json_object, read_bytes
 from appliance.release.lock_file import render, write_whole
 from appliance.release.model_lock import SHA256, PinnedFile
 from appliance.release.signature import problem_with
@@ -17,7 +17,7 @@ from appliance.release.signature import problem_with
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
-    from appliance.file_hashes import FileHasher
+    from appliance.models.hashing import FileHasher
 
 MANIFEST = "bundle.json"
 SIGNATURE = f"{MANIFEST}.sig"

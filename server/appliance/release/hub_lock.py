@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from appliance.errors import ModelRefused, ReleaseError
-from appliance.model_store.inventory import CODE_SUFFIXES, take_inventory
-from appliance.model_store.weights import INDEX_FILE
+from appliance.models.directory.inventory import CODE_SUFFIXES, take_inventory
+from appliance.models.directory.weights import INDEX_FILE
 from appliance.release.model_lock import (
     FILE_NAME,
     NO_LICENSE,

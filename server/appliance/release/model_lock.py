@@ -10,14 +10,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from appliance.errors import ReleaseError
-from appliance.model_store.inventory import MAX_SMALL_JSON_BYTES, take_inventory
-from appliance.model_store.json_file import JsonObject, parse_json_object, read_bytes
+from appliance.models.directory.inventory import MAX_SMALL_JSON_BYTES, take_inventory
+from appliance.models.directory.json_file import JsonObject, parse_json_object, read_bytes
 from appliance.release.lock_file import LOCK_VERSION, render
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from appliance.file_hashes import FileHasher
+    from appliance.models.hashing import FileHasher
 
 NO_LICENSE = "NOASSERTION"  # SPDX's word for: nobody has said
 # `flox publish` uploads a store path in one request, and object stores take 5 GB in one.

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Protocol
 
 from appliance.console.progress import Progress, size_text
 from appliance.errors import ReleaseError
-from appliance.file_hashes import FileHasher
-from appliance.model_store.lock import LOCK_FILE
+from appliance.models.directory.lock import LOCK_FILE
+from appliance.models.hashing import FileHasher
 from appliance.release.download import Download
 from appliance.release.lock_file import write_whole
 

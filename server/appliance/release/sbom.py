@@ -10,15 +10,15 @@ from typing import TYPE_CHECKING
 
 from appliance import __version__
 from appliance.errors import ReleaseError
-from appliance.model_store.inventory import CONFIG
-from appliance.model_store.lock import LOCK_FILE
+from appliance.models.directory.inventory import CONFIG
+from appliance.models.directory.lock import LOCK_FILE
 from appliance.release.sbom_model import describe_directory, describe_lock
 from appliance.release.sbom_python import describe_packages, site_packages
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from appliance.file_hashes import FileHasher
+    from appliance.models.hashing import FileHasher
     from appliance.release.nix_store import NixStore, StorePath
 
 Component = dict[str, object]

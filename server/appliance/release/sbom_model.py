@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from appliance.errors import ModelRefused
-from appliance.model_store.inventory import CONFIG, MAX_SMALL_JSON_BYTES
-from appliance.model_store.json_file import read_json_object
-from appliance.model_store.lock import LOCK_FILE
+from appliance.models.directory.inventory import CONFIG, MAX_SMALL_JSON_BYTES
+from appliance.models.directory.json_file import read_json_object
+from appliance.models.directory.lock import LOCK_FILE
 from appliance.release.model_card import read_license, read_model_card
 from appliance.release.model_lock import (
     NO_LICENSE,
@@ -20,7 +20,7 @@ from appliance.release.model_lock import (
 )
 
 if TYPE_CHECKING:
-    from appliance.file_hashes import FileHasher
+    from appliance.models.hashing import FileHasher
     from appliance.release.model_lock import ModelLock
 
 DEFAULT_TASK = "text-generation"

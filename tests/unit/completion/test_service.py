@@ -36,7 +36,7 @@ from appliance.errors import (
     QueueTimeout,
 )
 from appliance.metrics import Metrics
-from appliance.model_store import embedded_model_path, open_model
+from appliance.models.directory import embedded_model_path, open_model
 from appliance.text.chat_template import ChatTemplate
 from appliance.text.grammar import GrammarCompiler
 from appliance.text.tokenizer import Tokenizer

@@ -12,8 +12,8 @@ import pytest
 
 from appliance.cli.main import main
 from appliance.errors import ApplianceError, ReleaseError
-from appliance.file_hashes import FileHasher
-from appliance.model_store import embedded_model_path, open_model
+from appliance.models.directory import embedded_model_path, open_model
+from appliance.models.hashing import FileHasher
 from appliance.release.model_lock import (
     content_revision,
     is_wanted,

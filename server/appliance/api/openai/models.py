@@ -11,7 +11,7 @@ from starlette.responses import Response
 from appliance.api.route import MODEL_ERRORS, StateDependency
 from appliance.api.sse import json_bytes
 from appliance.api.state import ApplianceState
-from appliance.identity import Identity
+from appliance.models.identity import Identity
 
 router = APIRouter(tags=["OpenAI"])
 

@@ -11,7 +11,7 @@ from pydantic import AfterValidator, Field, model_validator
 
 from appliance.api.fields import RequestModel, SamplingFields, SamplingModel, given, only, refuse
 from appliance.errors import InvalidRequest
-from appliance.identity import Identity
+from appliance.models.identity import Identity
 
 MAX_CHOICES = 8
 MAX_TOP_LOGPROBS = 20

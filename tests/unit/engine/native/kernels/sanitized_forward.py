@@ -10,7 +10,7 @@ from appliance.engine.model.config import parse_model_config
 from appliance.engine.native.kernels.library import VARIANTS, NativeLibrary
 from appliance.engine.native.runner import NativeRunner
 from appliance.engine.sequence import Batch, Chunk, LogitRows, SamplingParams, Sequence
-from appliance.model_store.weights import read_tensors
+from appliance.models.directory.weights import read_tensors
 from tests.model_factory import write_model
 
 ODD = {"hidden_size": 40, "intermediate_size": 72, "head_dim": 12, "num_attention_heads": 6}

@@ -34,10 +34,10 @@ import appliance
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
-    from appliance.file_hashes import FileHasher
-    from appliance.model_store import ModelDirectory
+    from appliance.models.directory import ModelDirectory
+    from appliance.models.hashing import FileHasher
 
-PACKAGE = Path(__file__).parent
+PACKAGE = Path(__file__).parents[1]
 SHORT_LENGTH = 12
 WEIGHT_ROLES = ("config", "generation_config")
 TOKENIZER_ROLES = ("tokenizer", "tokenizer_config", "special_tokens_map")

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 
 from appliance.engine.model.tensor_file import ELEMENT_SIZES, QUANTIZED_SIZES, TensorLocation
 from appliance.errors import ModelRefused
-from appliance.model_store.json_file import read_json_object
-from appliance.model_store.safetensors_header import StoredTensor, read_header
+from appliance.models.directory.json_file import read_json_object
+from appliance.models.directory.safetensors_header import StoredTensor, read_header
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Mapping

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from appliance.errors import ModelRefused
-from appliance.model_store.json_file import JsonObject, holds_key, read_shallow_json_object
-from appliance.model_store.weights import find_weight_files
+from appliance.models.directory.json_file import JsonObject, holds_key, read_shallow_json_object
+from appliance.models.directory.weights import find_weight_files
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

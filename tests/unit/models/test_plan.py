@@ -10,15 +10,15 @@ from pathlib import Path
 
 import pytest
 
-from appliance import placement
 from appliance.engine.native.kernels.build import Found, find_compiler, load_library
 from appliance.engine.native.kernels.library import KEY_TILE, NativeLibrary
 from appliance.engine.runners.sizing import BLOCK_SIZE
 from appliance.errors import ModelRefused, SettingsError
-from appliance.file_hashes import FileHasher
 from appliance.metrics import Metrics
-from appliance.model_store import ModelDirectory, open_model
-from appliance.placement import Place, build_demand, choose_place
+from appliance.models import plan as placement
+from appliance.models.directory import ModelDirectory, open_model
+from appliance.models.hashing import FileHasher
+from appliance.models.plan import Place, build_demand, choose_place
 from appliance.settings import Settings
 from appliance.wiring import load_model
 from tests.kernel_cache import KERNEL_CACHE
@@ -166,9 +166,9 @@ def test_by_default_a_start_needs_neither_torch_nor_transformers(tmp_path: Path)
     script = """
 import sys
 from pathlib import Path
-from appliance.file_hashes import FileHasher
+from appliance.models.hashing import FileHasher
 from appliance.metrics import Metrics
-from appliance.model_store import open_model
+from appliance.models.directory import open_model
 from appliance.settings import Settings
 from appliance.wiring import load_model
 settings = Settings(cache_dir=Path(sys.argv[1]), device="cpu", threads=1, quantization="int8")

@@ -15,7 +15,7 @@ from appliance.machine import available_cores, available_memory_bytes, has_accel
 if TYPE_CHECKING:
     from appliance.engine.native.kernels.library import NativeLibrary
     from appliance.engine.runner import Runner
-    from appliance.model_store import ModelDirectory
+    from appliance.models.directory import ModelDirectory
     from appliance.settings import Settings
 
 logger = logging.getLogger(__name__)

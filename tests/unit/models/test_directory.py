@@ -14,9 +14,13 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from appliance.errors import ModelRefused
-from appliance.file_hashes import FileHasher
-from appliance.model_store import embedded_model_path, open_model
-from appliance.model_store.safetensors_header import MAX_HEADER_BYTES, parse_header, read_header
+from appliance.models.directory import embedded_model_path, open_model
+from appliance.models.directory.safetensors_header import (
+    MAX_HEADER_BYTES,
+    parse_header,
+    read_header,
+)
+from appliance.models.hashing import FileHasher
 from tests.model_factory import (
     ARCHITECTURES,
     byte_tokenizer,
@@ -577,7 +581,7 @@ def test_a_bad_directory_is_refused_in_its_own_words(
 def test_a_directory_of_too_many_files_is_refused_before_it_is_walked_through(
     model: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("appliance.model_store.inventory.MAX_ENTRIES", 3)
+    monkeypatch.setattr("appliance.models.directory.inventory.MAX_ENTRIES", 3)
     with pytest.raises(ModelRefused, match="more than 3 files; is it a model directory"):
         open_model(model)
 

@@ -8,7 +8,7 @@ from appliance.engine.model.quantized import LAYOUT, QUANT_METHOD, QUANTIZATIONS
 from appliance.errors import ModelRefused
 
 if TYPE_CHECKING:
-    from appliance.model_store.json_file import JsonObject
+    from appliance.models.directory.json_file import JsonObject
 
 CONFIG = "config.json"
 FIELD = "quantization_config"

@@ -26,11 +26,11 @@ from appliance.engine.native.stored_tensors import map_tensor
 from appliance.engine.runners import quality
 from appliance.engine.runners.sizing import BLOCK_SIZE, choose_threads
 from appliance.errors import ModelRefused, SettingsError
-from appliance.identity import hash_model
 from appliance.machine import available_cores
-from appliance.model_store import ModelDirectory, open_model
-from appliance.model_store.lock import LOCK_FILE, find_lock
-from appliance.placement import load_kernels
+from appliance.models.directory import ModelDirectory, open_model
+from appliance.models.directory.lock import LOCK_FILE, find_lock
+from appliance.models.identity import hash_model
+from appliance.models.plan import load_kernels
 from appliance.text.tokenizer import Tokenizer
 
 if TYPE_CHECKING:
@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 
     from appliance.engine.model.config import ModelConfig
     from appliance.engine.native.kernels.library import NativeLibrary
-    from appliance.file_hashes import FileHasher
+    from appliance.models.hashing import FileHasher
     from appliance.settings import Settings
 
     Progress = Callable[[int, int], None]

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from appliance.file_hashes import FileHasher
+from appliance.models.hashing import FileHasher
 
 
 def test_hashing_that_is_interrupted_does_not_read_on(tmp_path: Path) -> None:

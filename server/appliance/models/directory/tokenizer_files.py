@@ -6,15 +6,15 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from appliance.errors import ModelRefused
-from appliance.model_store.inventory import CHAT_TEMPLATE, TOKENIZER, TOKENIZER_CONFIG
-from appliance.model_store.json_file import read_bytes, read_json_object
+from appliance.models.directory.inventory import CHAT_TEMPLATE, TOKENIZER, TOKENIZER_CONFIG
+from appliance.models.directory.json_file import read_bytes, read_json_object
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
-    from appliance.model_store.inventory import Inventory
-    from appliance.model_store.json_file import JsonObject
+    from appliance.models.directory.inventory import Inventory
+    from appliance.models.directory.json_file import JsonObject
 
 MAX_TOKENIZER_BYTES = 128_000_000
 MAX_TEMPLATE_BYTES = 1_000_000

@@ -12,10 +12,10 @@ import pytest
 
 from appliance.cli.main import main
 from appliance.errors import ModelRefused, SettingsError
-from appliance.file_hashes import FileHasher
-from appliance.model_store import open_model
-from appliance.placement import choose_place
-from appliance.quantizer import Quantizer, build_quantizer
+from appliance.models.directory import open_model
+from appliance.models.hashing import FileHasher
+from appliance.models.plan import choose_place
+from appliance.models.quantizer import Quantizer, build_quantizer
 from appliance.settings import Settings
 from tests.engine.native_harness import BLOCK_SIZE, native_runner
 from tests.engine.runner_harness import Sequences, random_tokens, run_chunks
@@ -223,7 +223,7 @@ def test_a_command_that_is_told_to_end_leaves_nothing(
     def end_there(*_: object) -> None:
         signal.raise_signal(signal.SIGTERM)
 
-    monkeypatch.setattr("appliance.quantizer.copy_files", end_there)
+    monkeypatch.setattr("appliance.models.quantizer.copy_files", end_there)
     before = sorted(original.parent.iterdir())
     with pytest.raises(SystemExit) as ended:
         main(

@@ -7,14 +7,14 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from appliance.errors import ModelRefused
-from appliance.model_store.inventory import MAX_SMALL_JSON_BYTES
-from appliance.model_store.json_file import JsonObject, read_shallow_json_object, unreadable
+from appliance.models.directory.inventory import MAX_SMALL_JSON_BYTES
+from appliance.models.directory.json_file import JsonObject, read_shallow_json_object, unreadable
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from appliance.file_hashes import FileHasher
-    from appliance.model_store.inventory import Inventory
+    from appliance.models.directory.inventory import Inventory
+    from appliance.models.hashing import FileHasher
 
 LOCK_FILE = "model.lock.json"
 _SHA256 = re.compile(r"[0-9a-f]{64}")

@@ -9,7 +9,7 @@ from math import prod
 from typing import TYPE_CHECKING
 
 from appliance.errors import ModelRefused
-from appliance.model_store.json_file import parse_json_object, unreadable
+from appliance.models.directory.json_file import parse_json_object, unreadable
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -11,25 +11,25 @@ from typing import TYPE_CHECKING
 from appliance.engine.model.config import expected_tensors, parse_model_config
 from appliance.engine.model.quantized import kept_tensors, quantized_tensors
 from appliance.errors import ModelRefused
-from appliance.file_hashes import FileHasher
-from appliance.model_store.inventory import CONFIG, GENERATION_CONFIG, take_inventory
-from appliance.model_store.lock import verify_lock
-from appliance.model_store.quantization import read_quantization
-from appliance.model_store.tokenizer_files import TokenizerFiles, read_tokenizer_files
-from appliance.model_store.weights import (
+from appliance.models.directory.inventory import CONFIG, GENERATION_CONFIG, take_inventory
+from appliance.models.directory.lock import verify_lock
+from appliance.models.directory.quantization import read_quantization
+from appliance.models.directory.tokenizer_files import TokenizerFiles, read_tokenizer_files
+from appliance.models.directory.weights import (
     read_tensors,
     select_expected,
     select_quantized,
     stored_dtype,
 )
+from appliance.models.hashing import FileHasher
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from appliance.engine.model.config import ModelConfig
     from appliance.engine.model.tensor_file import TensorLocation
-    from appliance.model_store.inventory import Inventory
-    from appliance.model_store.json_file import JsonObject
+    from appliance.models.directory.inventory import Inventory
+    from appliance.models.directory.json_file import JsonObject
 
 MAX_LAYERS = 1000  # a config.json with more is a mistake or an attack on memory
 CAUSAL_ENDINGS = ("ForCausalLM", "LMHeadModel")

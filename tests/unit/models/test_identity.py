@@ -12,8 +12,9 @@ import pytest
 
 import appliance
 from appliance.errors import ModelRefused
-from appliance.file_hashes import CACHE_FILE, FileHasher
-from appliance.identity import (
+from appliance.models.directory import open_model
+from appliance.models.hashing import CACHE_FILE, FileHasher
+from appliance.models.identity import (
     Hashes,
     Identity,
     RunnerFacts,
@@ -23,7 +24,6 @@ from appliance.identity import (
     hash_server,
     identify,
 )
-from appliance.model_store import open_model
 from tests.model_factory import change_json, write_model
 
 FACTS = RunnerFacts(engine="torch", dtype="float32", device="cpu", num_threads=2, generation="7")
@@ -174,7 +174,7 @@ def test_an_installation_without_torch_has_the_native_engine_s_arithmetic(
     native, torch = (replace(FACTS, engine=name, is_portable=True) for name in ("native", "torch"))
     versions = dict.fromkeys(["llguidance", "numpy", "tokenizers", "torch"], "1")
     monkeypatch.setattr(
-        "appliance.identity._installed_version", lambda name: versions.get(name, "")
+        "appliance.models.identity._installed_version", lambda name: versions.get(name, "")
     )
     before = hash_arithmetic(native, ""), hash_arithmetic(torch, "")
     versions["torch"] = "2"
@@ -275,7 +275,7 @@ def file(tmp_path: Path) -> Path:
 @pytest.fixture
 def settled(monkeypatch: pytest.MonkeyPatch) -> None:
     """Have the cache trust files that were written just now."""
-    monkeypatch.setattr("appliance.file_hashes.SETTLED_NS", 0)
+    monkeypatch.setattr("appliance.models.hashing.SETTLED_NS", 0)
 
 
 def digest(content: bytes) -> str:

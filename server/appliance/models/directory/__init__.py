@@ -1,6 +1,6 @@
 """Opens a model directory: refuses what is unsafe or does not fit, verifies it against its lock."""
 
-from appliance.model_store.directory import (
+from appliance.models.directory.model_directory import (
     GenerationDefaults,
     ModelDirectory,
     embedded_model_path,

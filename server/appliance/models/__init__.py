@@ -1,0 +1,1 @@
+"""From a directory to something that answers: opening, hashing, planning and loading models."""
