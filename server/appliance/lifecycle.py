@@ -20,8 +20,8 @@ from typing import NoReturn, Protocol, TypeVar
 import uvicorn
 from fastapi import FastAPI
 
+from appliance.api.http.state import ApplianceState
 from appliance.api.protocol import BoundedHttpProtocol
-from appliance.api.state import ApplianceState
 from appliance.errors import StartupError
 from appliance.unread_answers import has_unread_bytes
 

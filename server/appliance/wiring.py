@@ -9,8 +9,8 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING
 
 from appliance import __version__
-from appliance.api.app import create_app
-from appliance.api.state import ApplianceState
+from appliance.api.http.app import create_app
+from appliance.api.http.state import ApplianceState
 from appliance.completion import CompletionRequest, CompletionService
 from appliance.completion.service import SamplingDefaults, TextModel
 from appliance.console.banner import Running, banner

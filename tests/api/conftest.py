@@ -13,9 +13,9 @@ import openai
 import pytest
 import uvicorn
 
-from appliance.api.app import create_app
+from appliance.api.http.app import create_app
+from appliance.api.http.state import ApplianceState
 from appliance.api.protocol import BoundedHttpProtocol
-from appliance.api.state import ApplianceState
 from appliance.metrics import Metrics
 from appliance.models.identity import Identity
 from tests.api.fake_service import FakeService

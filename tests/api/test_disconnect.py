@@ -13,7 +13,7 @@ import httpx2
 import pytest
 
 from appliance.api import protocol
-from appliance.api.disconnect import run_while_connected
+from appliance.api.http.disconnect import run_while_connected
 from appliance.completion import CompletionRequest, CompletionStream, Delta
 from tests.api.conftest import MODEL, WAIT_S, FakeServer
 from tests.api.fake_service import FakeService, FakeStream, say

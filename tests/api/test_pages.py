@@ -8,7 +8,7 @@ from urllib.parse import urljoin
 import httpx2
 import pytest
 
-from appliance.api.pages import OUR_LOGO, REDOC_LOGO, WEB
+from appliance.api.web.pages import OUR_LOGO, REDOC_LOGO, WEB
 
 PAGES = ["/", "/docs", "/redoc"]
 REFERENCE = re.compile(r"""(?:src|href|spec-url|url)\s*[=:]\s*["']([^"'#]+)["']""")

@@ -10,8 +10,7 @@ import httpx2
 import openai
 import pytest
 
-from appliance.api.native import GenerateFace
-from appliance.api.sse import (
+from appliance.api.http.sse import (
     DIRECT_BODY,
     MANY_WAITING,
     MOST_AT_ONCE,
@@ -19,6 +18,7 @@ from appliance.api.sse import (
     EventStream,
     start_stream,
 )
+from appliance.api.native.generate import GenerateFace
 from appliance.completion import CompletionRequest, CompletionStream, Delta
 from appliance.errors import EngineFailure, QueueTimeout
 from tests.api.conftest import FakeServer, make_identity

@@ -8,7 +8,7 @@ from functools import partial
 from pathlib import Path
 
 import appliance
-from appliance.api.pages import CHAT_POLICY
+from appliance.api.web.pages import CHAT_POLICY
 from tests.unit.cli.scripted_server import (
     Answer,
     Received,
@@ -21,7 +21,7 @@ from tests.unit.cli.scripted_server import (
     stream_reply,
 )
 
-WEB = Path(appliance.__file__).parent / "api" / "web"
+WEB = Path(appliance.__file__).parent / "api" / "web" / "static"
 CHAT = "POST /v1/chat/completions"
 TICK_S = 0.02
 

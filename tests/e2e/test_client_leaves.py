@@ -12,8 +12,8 @@ from contextlib import closing
 import pytest
 import uvicorn
 
-from appliance.api.app import create_app
-from appliance.api.state import ApplianceState
+from appliance.api.http.app import create_app
+from appliance.api.http.state import ApplianceState
 from appliance.completion import CompletionService
 from appliance.completion.service import SamplingDefaults, TextModel
 from appliance.engine.engine import Engine

@@ -11,14 +11,14 @@ from pathlib import Path
 import pytest
 
 from appliance import errors
-from appliance.api.errors import CODES
-from appliance.api.fields import RequestModel, SamplingModel
-from appliance.api.native import GenerateRequest
+from appliance.api.http.errors import CODES
+from appliance.api.native.generate import GenerateRequest
+from appliance.api.native.tokens import DetokenizeRequest, TokenizeRequest
 from appliance.api.openai.chat_schema import ChatRequest
 from appliance.api.openai.completions_schema import CompletionsRequest
 from appliance.api.openai.embeddings import EmbeddingsRequest
 from appliance.api.openai.shared import UNKNOWN_EXTENSIONS, OpenAIRequest
-from appliance.api.tokens import DetokenizeRequest, TokenizeRequest
+from appliance.api.schema.fields import RequestModel, SamplingModel
 from appliance.cli.client_flags import CLIENT_PREFIX, KNOWN_VARIABLES
 from appliance.cli.serve import flags_of, variables_of
 from appliance.metrics import Metrics

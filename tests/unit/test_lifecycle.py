@@ -10,8 +10,8 @@ from dataclasses import dataclass, field
 
 import pytest
 
-from appliance.api.app import create_app
-from appliance.api.state import ApplianceState
+from appliance.api.http.app import create_app
+from appliance.api.http.state import ApplianceState
 from appliance.lifecycle import (
     MAX_FAILED_PROBES,
     Answering,

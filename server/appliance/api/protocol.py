@@ -9,8 +9,8 @@ from weakref import ref
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
-from appliance.api.errors import error_bytes
-from appliance.api.sse import DIRECT_BODY
+from appliance.api.http.errors import error_bytes
+from appliance.api.http.sse import DIRECT_BODY
 
 if TYPE_CHECKING:
     from uvicorn._types import ASGI3Application

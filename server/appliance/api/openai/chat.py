@@ -10,9 +10,9 @@ from typing import Annotated
 from fastapi import APIRouter, Body
 from starlette.responses import Response
 
-from appliance.api import examples
-from appliance.api.answer import answer
-from appliance.api.fields import given
+from appliance.api.http.answer import answer
+from appliance.api.http.route import MODEL_ERRORS, JsonRoute, Post
+from appliance.api.http.sse import DONE, json_bytes
 from appliance.api.openai.chat_answer import ChatCompletion
 from appliance.api.openai.chat_schema import (
     ChatRequest,
@@ -23,11 +23,11 @@ from appliance.api.openai.chat_schema import (
     ToolSpec,
 )
 from appliance.api.openai.logprobs import chat_logprobs
-from appliance.api.openai.messages import template_messages
 from appliance.api.openai.shared import answer_head
-from appliance.api.route import MODEL_ERRORS, JsonRoute, Post
-from appliance.api.sse import DONE, json_bytes
-from appliance.api.usage import openai_usage_dict
+from appliance.api.schema import examples
+from appliance.api.schema.fields import given
+from appliance.api.schema.messages import template_messages
+from appliance.api.schema.usage import openai_usage_dict
 from appliance.completion import (
     ChatPrompt,
     Choice,

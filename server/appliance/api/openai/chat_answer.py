@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, Field
 
 from appliance.api.openai.logprobs import ChatLogprobs
-from appliance.api.usage import OpenAIUsageObject
+from appliance.api.schema.usage import OpenAIUsageObject
 
 
 class FunctionCall(BaseModel):

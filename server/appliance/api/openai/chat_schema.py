@@ -14,10 +14,10 @@ from pydantic import (
     model_validator,
 )
 
-from appliance.api.errors import REFUSED
-from appliance.api.fields import MAX_COUNT, RequestModel, only
-from appliance.api.openai.messages import MAX_MESSAGES, Message, Name
+from appliance.api.http.errors import REFUSED
 from appliance.api.openai.shared import MAX_TOP_LOGPROBS, UNKNOWN_EXTENSIONS, OpenAIRequest
+from appliance.api.schema.fields import MAX_COUNT, RequestModel, only
+from appliance.api.schema.messages import MAX_MESSAGES, Message, Name
 from appliance.errors import InvalidRequest
 
 MAX_TOOLS = 128

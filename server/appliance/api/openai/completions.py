@@ -8,9 +8,9 @@ from typing import Annotated
 from fastapi import APIRouter, Body
 from starlette.responses import Response
 
-from appliance.api import examples
-from appliance.api.answer import answer
-from appliance.api.fields import given
+from appliance.api.http.answer import answer
+from appliance.api.http.route import MODEL_ERRORS, JsonRoute, Post
+from appliance.api.http.sse import DONE, json_bytes
 from appliance.api.openai.completions_schema import (
     DEFAULT_NEW_TOKENS,
     CompletionsRequest,
@@ -23,11 +23,11 @@ from appliance.api.openai.logprobs import (
     text_logprobs,
     token_bytes,
 )
-from appliance.api.openai.prompts import split_prompts
 from appliance.api.openai.shared import answer_head
-from appliance.api.route import MODEL_ERRORS, JsonRoute, Post
-from appliance.api.sse import DONE, json_bytes
-from appliance.api.usage import add_usage, openai_usage_dict
+from appliance.api.schema import examples
+from appliance.api.schema.fields import given
+from appliance.api.schema.prompts import split_prompts
+from appliance.api.schema.usage import add_usage, openai_usage_dict
 from appliance.completion import (
     Choice,
     Completion,

@@ -7,11 +7,11 @@ from typing import Annotated, Literal, Self
 
 from pydantic import BaseModel, Field, model_validator
 
-from appliance.api.fields import MAX_COUNT, given, only
 from appliance.api.openai.logprobs import TextLogprobs
-from appliance.api.openai.prompts import Prompts, split_prompts
 from appliance.api.openai.shared import MAX_TOP_LOGPROBS, UNKNOWN_EXTENSIONS, OpenAIRequest
-from appliance.api.usage import OpenAIUsageObject
+from appliance.api.schema.fields import MAX_COUNT, given, only
+from appliance.api.schema.prompts import Prompts, split_prompts
+from appliance.api.schema.usage import OpenAIUsageObject
 from appliance.errors import InvalidRequest
 
 DEFAULT_NEW_TOKENS = 16

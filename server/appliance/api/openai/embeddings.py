@@ -11,13 +11,13 @@ from fastapi import APIRouter, Body
 from pydantic import BaseModel, Field
 from starlette.responses import Response
 
-from appliance.api import examples
-from appliance.api.errors import naming
-from appliance.api.fields import RequestModel
-from appliance.api.openai.prompts import Prompts, split_prompts
+from appliance.api.http.errors import naming
+from appliance.api.http.route import MODEL_ERRORS, JsonRoute, Post
+from appliance.api.http.sse import json_bytes
 from appliance.api.openai.shared import ModelName
-from appliance.api.route import MODEL_ERRORS, JsonRoute, Post
-from appliance.api.sse import json_bytes
+from appliance.api.schema import examples
+from appliance.api.schema.fields import RequestModel
+from appliance.api.schema.prompts import Prompts, split_prompts
 
 router = APIRouter(route_class=JsonRoute, tags=["OpenAI"])
 

@@ -8,9 +8,9 @@ from fastapi import APIRouter
 from pydantic import BaseModel, Field
 from starlette.responses import Response
 
-from appliance.api.route import MODEL_ERRORS, StateDependency
-from appliance.api.sse import json_bytes
-from appliance.api.state import ApplianceState
+from appliance.api.http.route import MODEL_ERRORS, StateDependency
+from appliance.api.http.sse import json_bytes
+from appliance.api.http.state import ApplianceState
 from appliance.models.identity import Identity
 
 router = APIRouter(tags=["OpenAI"])

@@ -9,7 +9,14 @@ from typing import Annotated, Literal, Self
 
 from pydantic import AfterValidator, Field, model_validator
 
-from appliance.api.fields import RequestModel, SamplingFields, SamplingModel, given, only, refuse
+from appliance.api.schema.fields import (
+    RequestModel,
+    SamplingFields,
+    SamplingModel,
+    given,
+    only,
+    refuse,
+)
 from appliance.errors import InvalidRequest
 from appliance.models.identity import Identity
 

@@ -15,9 +15,9 @@ from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from appliance import logs
-from appliance.api.errors import CLIENT_CLOSED_REQUEST, error_response
-from appliance.api.route import JsonRoute
-from appliance.api.state import ApplianceState
+from appliance.api.http.errors import CLIENT_CLOSED_REQUEST, error_response
+from appliance.api.http.route import JsonRoute
+from appliance.api.http.state import ApplianceState
 from appliance.errors import HostNotAllowed, NotReady
 
 logger = logging.getLogger(__name__)

@@ -14,7 +14,7 @@ from pydantic_core import ErrorDetails
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
-from appliance.api.state import ApplianceState
+from appliance.api.http.state import ApplianceState
 from appliance.errors import (
     ApplianceError,
     InvalidRequest,

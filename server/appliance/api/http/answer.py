@@ -8,8 +8,8 @@ from typing import Protocol
 
 from starlette.responses import Response
 
-from appliance.api.route import Post
-from appliance.api.sse import Renderer, json_bytes, start_stream
+from appliance.api.http.route import Post
+from appliance.api.http.sse import Renderer, json_bytes, start_stream
 from appliance.completion import Completion, CompletionRequest, CompletionService
 
 

@@ -10,11 +10,11 @@ from fastapi.routing import APIRoute
 from pydantic import TypeAdapter, ValidationError
 from starlette.types import Receive, Scope, Send
 
-from appliance.api.body import read_json
-from appliance.api.disconnect import run_while_connected
-from appliance.api.errors import ErrorResponse, answer_error, describe_problems
-from appliance.api.openai.prompts import check_num_ids
-from appliance.api.state import ApplianceState
+from appliance.api.http.body import read_json
+from appliance.api.http.disconnect import run_while_connected
+from appliance.api.http.errors import ErrorResponse, answer_error, describe_problems
+from appliance.api.http.state import ApplianceState
+from appliance.api.schema.prompts import check_num_ids
 from appliance.errors import ApplianceError
 
 

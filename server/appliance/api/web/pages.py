@@ -13,12 +13,12 @@ from starlette.responses import FileResponse, HTMLResponse, Response
 from starlette.staticfiles import StaticFiles
 from starlette.types import Scope
 
-from appliance.api.examples import MODEL
-from appliance.api.route import StateDependency
+from appliance.api.http.route import StateDependency
+from appliance.api.schema.examples import MODEL
 
 router = APIRouter(include_in_schema=False)
 
-WEB = Path(__file__).parent / "web"
+WEB = Path(__file__).parent / "static"
 DOCS_ASSETS = Path(str(importlib.resources.files("fastapi_offline"))) / "static"
 
 # Nothing on our pages comes from or goes to another place.

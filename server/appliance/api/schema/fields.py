@@ -17,7 +17,7 @@ from pydantic import (
 )
 from pydantic_core import PydanticCustomError
 
-from appliance.api.errors import REFUSED, UNSUPPORTED
+from appliance.api.http.errors import REFUSED, UNSUPPORTED
 from appliance.errors import UnsupportedParameter
 
 T = TypeVar("T")

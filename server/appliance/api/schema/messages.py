@@ -8,9 +8,9 @@ from typing import Annotated, Literal, Self
 from pydantic import Discriminator, Field, JsonValue, Tag, model_validator
 from pydantic_core import PydanticCustomError
 
-from appliance.api.body import parse_json
-from appliance.api.errors import REFUSED, UNSUPPORTED
-from appliance.api.fields import RequestModel, one_or_list, only, refuse
+from appliance.api.http.body import parse_json
+from appliance.api.http.errors import REFUSED, UNSUPPORTED
+from appliance.api.schema.fields import RequestModel, one_or_list, only, refuse
 from appliance.errors import InvalidRequest
 
 MAX_MESSAGES = 2048

@@ -16,7 +16,7 @@ from typing import Protocol, cast
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-from appliance.api.errors import failure_bytes
+from appliance.api.http.errors import failure_bytes
 from appliance.completion import CompletionRequest, CompletionService, CompletionStream, Delta
 from appliance.errors import ServiceError
 

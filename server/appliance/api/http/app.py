@@ -7,13 +7,14 @@ from fastapi.routing import APIRoute
 from fastapi.telemetry import TelemetryConfig
 
 import appliance
-from appliance.api import health, native, tokens
-from appliance.api.edge import Edge
-from appliance.api.errors import install_error_handlers
+from appliance.api.http.edge import Edge
+from appliance.api.http.errors import install_error_handlers
+from appliance.api.http.route import JsonRoute
+from appliance.api.http.state import ApplianceState
+from appliance.api.native import generate, tokens
 from appliance.api.openai import chat, completions, embeddings, models
-from appliance.api.pages import install_pages
-from appliance.api.route import JsonRoute
-from appliance.api.state import ApplianceState
+from appliance.api.ops import health
+from appliance.api.web.pages import install_pages
 
 DESCRIPTION = """One language model behind OpenAI's API and a small one of its own.
 
@@ -54,7 +55,7 @@ def create_app(state: ApplianceState) -> FastAPI:
         telemetry=NO_TELEMETRY,
     )
     app.state.appliance = state
-    routers = [m.router for m in (chat, completions, embeddings, models, native, tokens, health)]
+    routers = [m.router for m in (chat, completions, embeddings, models, generate, tokens, health)]
     posts = {
         route.path: route
         for router in routers

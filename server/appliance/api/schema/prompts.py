@@ -6,8 +6,8 @@ from typing import Annotated
 
 from pydantic import Discriminator, Field, JsonValue, Tag
 
-from appliance.api.errors import REFUSED
-from appliance.api.fields import MAX_COUNT
+from appliance.api.http.errors import REFUSED
+from appliance.api.schema.fields import MAX_COUNT
 from appliance.errors import ContextLengthExceeded
 
 MAX_PROMPTS = 64

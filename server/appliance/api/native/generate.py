@@ -9,12 +9,12 @@ from fastapi import APIRouter, Body
 from pydantic import BaseModel, Field
 from starlette.responses import Response
 
-from appliance.api import examples
-from appliance.api.answer import answer
-from appliance.api.fields import MAX_COUNT, SamplingModel
-from appliance.api.route import ERRORS, JsonRoute, Post
-from appliance.api.sse import DONE, json_bytes
-from appliance.api.usage import UsageObject, usage_dict
+from appliance.api.http.answer import answer
+from appliance.api.http.route import ERRORS, JsonRoute, Post
+from appliance.api.http.sse import DONE, json_bytes
+from appliance.api.schema import examples
+from appliance.api.schema.fields import MAX_COUNT, SamplingModel
+from appliance.api.schema.usage import UsageObject, usage_dict
 from appliance.completion import Completion, CompletionRequest, CompletionStream, Delta, Usage
 from appliance.models.identity import Identity
 

@@ -9,9 +9,9 @@ from pydantic import BaseModel, Field
 from starlette.responses import Response
 
 import appliance
-from appliance.api.route import StateDependency
-from appliance.api.sse import json_bytes
-from appliance.api.state import ApplianceState
+from appliance.api.http.route import StateDependency
+from appliance.api.http.sse import json_bytes
+from appliance.api.http.state import ApplianceState
 from appliance.metrics import CONTENT_TYPE
 
 router = APIRouter(tags=["Operations"])

@@ -1,0 +1,1 @@
+"""The appliance's own small API: /generate, /tokenize and /detokenize."""

@@ -1,0 +1,1 @@
+"""Fields that several faces share, each with its limits and its meaning."""

@@ -1,0 +1,1 @@
+"""For browsers: the chat page and the API's description."""
