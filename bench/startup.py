@@ -147,7 +147,7 @@ def median_phases(starts: list[Start]) -> dict[str, float]:
 
 def slowest_imports(count: int = 8) -> None:
     """What the imports of the server cost, by top-level module."""
-    code = "import appliance.wiring, appliance.engine.native.runner"
+    code = "import appliance.serve.wiring, appliance.engine.native.runner"
     result = subprocess.run(
         [sys.executable, "-X", "importtime", "-c", code], capture_output=True, text=True, check=True
     )

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 from appliance.engine.sequence import SamplingParams
 from appliance.metrics import Metrics
 from appliance.models.hashing import FileHasher
+from appliance.serve.wiring import find_model, load_model
 from appliance.settings import load_settings
-from appliance.wiring import find_model, load_model
 from bench.workers.timing import Generate, Task, run
 
 if TYPE_CHECKING:

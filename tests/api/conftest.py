@@ -15,9 +15,9 @@ import uvicorn
 
 from appliance.api.http.app import create_app
 from appliance.api.http.state import ApplianceState
-from appliance.api.protocol import BoundedHttpProtocol
 from appliance.metrics import Metrics
 from appliance.models.identity import Identity
+from appliance.serve.http1 import BoundedHttpProtocol
 from tests.api.fake_service import FakeService
 
 WAIT_S = 10  # for what happens at once, on any machine

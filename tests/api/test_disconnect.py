@@ -12,9 +12,9 @@ from typing import Any
 import httpx2
 import pytest
 
-from appliance.api import protocol
 from appliance.api.http.disconnect import run_while_connected
 from appliance.completion import CompletionRequest, CompletionStream, Delta
+from appliance.serve import http1
 from tests.api.conftest import MODEL, WAIT_S, FakeServer
 from tests.api.fake_service import FakeService, FakeStream, say
 
@@ -108,7 +108,7 @@ def test_a_client_that_does_not_read_holds_nobody_up(fake_server: FakeServer) ->
 def test_a_client_that_has_stopped_reading_is_let_go(
     fake_server: FakeServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(protocol, "WRITE_TIMEOUT_S", 0.05)
+    monkeypatch.setattr(http1, "WRITE_TIMEOUT_S", 0.05)
     service = fake_server.service
     service.script = lambda _: say(*["x" * 60_000] * 400)
     with connect(fake_server, "/generate", {"prompt": "Hi", "stream": True}):
@@ -118,7 +118,7 @@ def test_a_client_that_has_stopped_reading_is_let_go(
 def test_a_slow_reader_gets_all_of_its_answer(
     fake_server: FakeServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(protocol, "WRITE_TIMEOUT_S", 0.5)
+    monkeypatch.setattr(http1, "WRITE_TIMEOUT_S", 0.5)
     service = fake_server.service
     service.script = lambda _: say(*["x" * 60_000] * 400)
     received = b""

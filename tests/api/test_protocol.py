@@ -9,7 +9,7 @@ import socket
 import httpx2
 import pytest
 
-from appliance.api import protocol
+from appliance.serve import http1
 from tests.api.conftest import FakeServer
 from tests.api.fake_service import say
 
@@ -51,7 +51,7 @@ def test_too_large_a_head_is_told_so(fake_server: FakeServer, http: httpx2.Clien
     with connect(fake_server) as connection:
         connection.sendall(b"GET /livez HTTP/1.1\r\n")
         http.get("/livez")  # answered after the line above was read
-        connection.sendall(b"X-A: " + b"a" * (protocol.MAX_HEAD_BYTES + 1))
+        connection.sendall(b"X-A: " + b"a" * (http1.MAX_HEAD_BYTES + 1))
         answer = read_to_end(connection)
     assert answer.startswith(b"HTTP/1.1 431 ")
     assert json.loads(answer.partition(b"\r\n\r\n")[2])["error"]["code"] == "headers_too_large"
@@ -136,7 +136,7 @@ def test_an_answer_is_not_mixed_with_a_refusal(fake_server: FakeServer) -> None:
 def test_a_head_that_does_not_end_is_not_awaited_for_ever(
     fake_server: FakeServer, monkeypatch: pytest.MonkeyPatch, sent: bytes
 ) -> None:
-    monkeypatch.setattr(protocol, "HEAD_TIMEOUT_S", 0.05)
+    monkeypatch.setattr(http1, "HEAD_TIMEOUT_S", 0.05)
     with connect(fake_server) as connection:
         connection.sendall(sent)
         assert connection.recv(1) == b""
@@ -152,7 +152,7 @@ def test_a_connection_is_used_again(fake_server: FakeServer) -> None:
 
 def test_a_request_leaves_nothing_for_the_garbage_collector(http: httpx2.Client) -> None:
     def num_bodies() -> int:
-        return sum(type(each) is protocol.ChunkedBody for each in gc.get_objects())
+        return sum(type(each) is http1.ChunkedBody for each in gc.get_objects())
 
     http.get("/livez")
     gc.collect()

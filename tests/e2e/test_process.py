@@ -66,7 +66,7 @@ class Running:
 
 SLOW_LOAD = """
 import sys, time
-from appliance import wiring
+from appliance.serve import wiring
 from appliance.cli.main import main
 
 load_model = wiring.load_model

@@ -68,7 +68,7 @@ def add_parser(commands: Commands) -> None:
 def run(arguments: argparse.Namespace, environ: Mapping[str, str]) -> int:
     settings = load_settings(server_variables(environ), **given(arguments))
     gc.disable()  # the imports make objects that stay: looking through them takes a tenth longer
-    from appliance.wiring import serve  # takes half a second: FastAPI, numpy
+    from appliance.serve.wiring import serve  # takes half a second: FastAPI, numpy
 
     gc.enable()
     return serve(settings, Ink.of(sys.stderr, environ))

@@ -59,7 +59,7 @@ class TextModel:
 
 
 class CompletionService:
-    """The product. Built once in wiring.py; used from the event loop only."""
+    """The product. Built once in serve/wiring.py; used from the event loop only."""
 
     def __init__(self, engine: Engine, model: TextModel) -> None:
         self._engine = engine

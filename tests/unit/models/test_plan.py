@@ -19,8 +19,8 @@ from appliance.models import plan as placement
 from appliance.models.directory import ModelDirectory, open_model
 from appliance.models.hashing import FileHasher
 from appliance.models.plan import Place, build_demand, choose_place
+from appliance.serve.wiring import load_model
 from appliance.settings import Settings
-from appliance.wiring import load_model
 from tests.kernel_cache import KERNEL_CACHE
 from tests.model_factory import write_model
 
@@ -170,7 +170,7 @@ from appliance.models.hashing import FileHasher
 from appliance.metrics import Metrics
 from appliance.models.directory import open_model
 from appliance.settings import Settings
-from appliance.wiring import load_model
+from appliance.serve.wiring import load_model
 settings = Settings(cache_dir=Path(sys.argv[1]), device="cpu", threads=1, quantization="int8")
 loaded = load_model(settings, open_model(Path(sys.argv[2])), FileHasher(), Metrics())
 loaded.engine.stop()

@@ -25,7 +25,7 @@ logger = logging.getLogger(__name__)
 DONE = b"data: [DONE]\n\n"
 PING = b": ping\n\n"  # a comment, which clients skip
 MANY_WAITING = 16  # deltas: as many mean that the client is slower than the model
-DIRECT_BODY = "appliance.direct_body"  # among a scope's extensions; api/protocol.py puts it there
+DIRECT_BODY = "appliance.direct_body"  # among a scope's extensions; serve/http1.py puts it there
 MOST_AT_ONCE = 256  # deltas in one piece: a long answer that waited holds up no other
 NumberedDelta = tuple[int, Delta]  # the number is that of its stream
 

@@ -18,7 +18,6 @@ from appliance.console.terminal import Terminal
 from appliance.engine.engine import Engine
 from appliance.engine.runners import sizing
 from appliance.errors import EngineFailure, StartupError
-from appliance.lifecycle import Answering, ApplianceServer, Timing, in_daemon_thread, listen
 from appliance.logs import configure_logging
 from appliance.machine import process_age_s, wait_passively
 from appliance.metrics import Metrics
@@ -26,6 +25,7 @@ from appliance.models.directory import ModelDirectory, embedded_model_path, open
 from appliance.models.hashing import FileHasher
 from appliance.models.identity import Identity, RunnerFacts, hash_model, identify
 from appliance.models.plan import build_demand, build_runner, choose_place
+from appliance.serve.lifecycle import Answering, ApplianceServer, Timing, in_daemon_thread, listen
 from appliance.text.chat_template import ChatTemplate
 from appliance.text.grammar import GrammarCompiler
 from appliance.text.tokenizer import Tokenizer

@@ -21,9 +21,9 @@ import uvicorn
 from fastapi import FastAPI
 
 from appliance.api.http.state import ApplianceState
-from appliance.api.protocol import BoundedHttpProtocol
 from appliance.errors import StartupError
-from appliance.unread_answers import has_unread_bytes
+from appliance.serve.http1 import BoundedHttpProtocol
+from appliance.serve.unread_answers import has_unread_bytes
 
 logger = logging.getLogger(__name__)
 

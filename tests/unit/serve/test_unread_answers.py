@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from appliance.unread_answers import has_unread_bytes
+from appliance.serve.unread_answers import has_unread_bytes
 
 WAIT_S = 10.0
 

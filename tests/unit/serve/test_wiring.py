@@ -12,8 +12,8 @@ from appliance.errors import StartupError
 from appliance.metrics import Metrics
 from appliance.models.directory import open_model
 from appliance.models.hashing import FileHasher
+from appliance.serve.wiring import load_model, try_out
 from appliance.settings import Settings
-from appliance.wiring import load_model, try_out
 from tests.model_factory import model_config, random_weights, write_model, write_weights
 
 

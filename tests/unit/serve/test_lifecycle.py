@@ -12,7 +12,8 @@ import pytest
 
 from appliance.api.http.app import create_app
 from appliance.api.http.state import ApplianceState
-from appliance.lifecycle import (
+from appliance.metrics import Metrics
+from appliance.serve.lifecycle import (
     MAX_FAILED_PROBES,
     Answering,
     ApplianceServer,
@@ -20,7 +21,6 @@ from appliance.lifecycle import (
     in_daemon_thread,
     listen,
 )
-from appliance.metrics import Metrics
 
 TIMEOUT_S = 20
 QUICK = Timing(

@@ -1,0 +1,1 @@
+"""This process: constructs everything, listens, and lives until it is stopped."""
