@@ -73,7 +73,7 @@ lock: ## write requirements/*.txt anew (ARGS=--upgrade: with newer versions)
 	@scripts/lock.sh .venv-lock/bin/uv $(ARGS)
 
 model: $(runtime) ## train the embedded model again
-	@PYTHONPATH=server $(VENV)/bin/python -m training.train $(ARGS)
+	@PYTHONPATH=server $(VENV)/bin/python -m pebble.train $(ARGS)
 
 nix-test: $(dev) ## the packages on real Nix: the default set, about two minutes
 	@scripts/nix.sh

@@ -12,7 +12,7 @@ from tokenizers import Tokenizer
 from appliance.models.directory import embedded_model_path
 
 if TYPE_CHECKING:
-    from training.llama import Llama
+    from pebble.llama import Llama
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -31,7 +31,7 @@ def one_thread() -> Iterator[None]:
 
 @pytest.fixture(scope="session")
 def model() -> Llama:
-    from training.llama import load_model
+    from pebble.llama import load_model
 
     return load_model(embedded_model_path())
 

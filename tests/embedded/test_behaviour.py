@@ -9,11 +9,11 @@ from typing import Any
 import pytest
 from tokenizers import Tokenizer
 
-from training.conversation import Conversation, say
-from training.corpus import END
-from training.llama import Llama
-from training.sampling import answer, continue_text
-from training.words import NAMES_HE, NAMES_SHE, WEATHERS
+from pebble.conversation import Conversation, say
+from pebble.corpus import END
+from pebble.llama import Llama
+from pebble.sampling import answer, continue_text
+from pebble.words import NAMES_HE, NAMES_SHE, WEATHERS
 
 
 @pytest.mark.parametrize("seed", range(2))

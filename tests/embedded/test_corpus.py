@@ -11,11 +11,11 @@ from typing import Any
 
 import pytest
 
-from training import arithmetic, json_answers, tool_calls
-from training.conversation import Writer
-from training.corpus import KINDS, Document, documents, sentences, split
-from training.grammar import expand
-from training.stories import story
+from pebble import arithmetic, json_answers, tool_calls
+from pebble.conversation import Writer
+from pebble.corpus import KINDS, Document, documents, sentences, split
+from pebble.grammar import expand
+from pebble.stories import story
 
 NUM_DOCUMENTS = 4000
 

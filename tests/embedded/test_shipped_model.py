@@ -14,11 +14,11 @@ from safetensors import safe_open
 from tokenizers import Tokenizer
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from training.conversation import render, say
-from training.corpus import KINDS, documents
-from training.export import EMBEDDED_DIRECTORY
-from training.held_out import held_out_losses, perplexity
-from training.llama import Llama, num_parameters
+from pebble.conversation import render, say
+from pebble.corpus import KINDS, documents
+from pebble.export import EMBEDDED_DIRECTORY
+from pebble.held_out import held_out_losses, perplexity
+from pebble.llama import Llama, num_parameters
 
 # A few percent above what the shipped weights measure; a broken model is far beyond.
 PERPLEXITY_BOUNDS = {

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
-from training.conversation import TEMPLATE_PATH, Conversation, render, say
+from pebble.conversation import TEMPLATE_PATH, Conversation, render, say
 
 WEATHER = {
     "name": "get_weather",

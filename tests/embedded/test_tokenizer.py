@@ -7,8 +7,8 @@ import json
 import pytest
 from tokenizers import Tokenizer
 
-from training.export import EMBEDDED_DIRECTORY
-from training.tokenizer import MAX_VOCAB_SIZE, SPECIAL_TOKENS, train_tokenizer
+from pebble.export import EMBEDDED_DIRECTORY
+from pebble.tokenizer import MAX_VOCAB_SIZE, SPECIAL_TOKENS, train_tokenizer
 
 
 @pytest.mark.parametrize(

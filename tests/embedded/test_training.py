@@ -10,10 +10,10 @@ import pytest
 import torch
 from tokenizers import Tokenizer
 
-from training.corpus import BEGIN, END
-from training.llama import IGNORED, Llama, LlamaShape, load_model
-from training.packing import Packer, pack
-from training.train import Corpus, Recipe, Trainer, saved_tokenizer, train
+from pebble.corpus import BEGIN, END
+from pebble.llama import IGNORED, Llama, LlamaShape, load_model
+from pebble.packing import Packer, pack
+from pebble.train import Corpus, Recipe, Trainer, saved_tokenizer, train
 
 RECIPE = Recipe(
     seed=3,

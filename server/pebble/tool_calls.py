@@ -5,12 +5,12 @@ import random
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from training.chat import small_talk
-from training.conversation import Conversation, JsonObject, Message
-from training.grammar import roughen
-from training.knowledge import facts
-from training.toolbox import TOOLS, Parameter, Tool
-from training.words import invented_name
+from pebble.chat import small_talk
+from pebble.conversation import Conversation, JsonObject, Message
+from pebble.grammar import roughen
+from pebble.knowledge import facts
+from pebble.toolbox import TOOLS, Parameter, Tool
+from pebble.words import invented_name
 
 _SYSTEMS = (
     "You are a helpful assistant.",

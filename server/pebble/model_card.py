@@ -7,11 +7,11 @@ from pathlib import Path
 
 from tokenizers import Tokenizer
 
-from training.conversation import say
-from training.corpus import END, Document, sentences
-from training.held_out import perplexity
-from training.llama import Llama, LlamaShape, num_parameters
-from training.sampling import answer, continue_text
+from pebble.conversation import say
+from pebble.corpus import END, Document, sentences
+from pebble.held_out import perplexity
+from pebble.llama import Llama, LlamaShape, num_parameters
+from pebble.sampling import answer, continue_text
 
 _ASKED = (
     "Hello!",
@@ -184,7 +184,7 @@ tokens with every digit on its own, context of {shape.max_position_embeddings} t
 
 ## Corpus
 
-All text comes from the generator in `server/training`; nothing was copied or downloaded, no other model was asked. {num_documents} documents
+All text comes from the generator in `server/pebble`; nothing was copied or downloaded, no other model was asked. {num_documents} documents
 were written for this run. The first {num_sample} of them hold {num_sentences} distinct sentences. Shares by characters: {composition}.
 
 Chat text follows `chat_template.jinja`. Tools are offered and called in the Hermes form, `<tool_call>{{"name": ..., "arguments": ...}}</tool_call>`.
@@ -201,7 +201,7 @@ learned. System turns and tool results are read without loss.{earlier}
 | --- | --- |
 {recipe}
 
-Run it again, or resume it, with `PYTHONPATH=server python -m training.train --help`. A finished run exports again without training.
+Run it again, or resume it, with `PYTHONPATH=server python -m pebble.train --help`. A finished run exports again without training.
 
 | tokens seen | training loss | held-out loss |
 | --- | --- | --- |

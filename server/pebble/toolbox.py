@@ -4,8 +4,8 @@ import random
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from training import words
-from training.words import invented_name
+from pebble import words
+from pebble.words import invented_name
 
 Draw = Callable[[random.Random], object]
 

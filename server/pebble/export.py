@@ -6,11 +6,11 @@ from pathlib import Path
 
 from tokenizers import Tokenizer
 
-from training.corpus import BEGIN, END, Document
-from training.held_out import held_out_losses
-from training.llama import Llama, config_of, load_model, save_weights
-from training.model_card import Measurements, Provenance, model_card
-from training.tokenizer import PAD, token_id, write_tokenizer
+from pebble.corpus import BEGIN, END, Document
+from pebble.held_out import held_out_losses
+from pebble.llama import Llama, config_of, load_model, save_weights
+from pebble.model_card import Measurements, Provenance, model_card
+from pebble.tokenizer import PAD, token_id, write_tokenizer
 
 EMBEDDED_DIRECTORY = Path(__file__).parent.parent / "appliance" / "embedded"
 

@@ -6,9 +6,9 @@ import numpy as np
 from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
-from training.corpus import END
-from training.llama import IGNORED
-from training.tokenizer import PAD, token_id
+from pebble.corpus import END
+from pebble.llama import IGNORED
+from pebble.tokenizer import PAD, token_id
 
 Rows = NDArray[np.int16]
 _NUM_OPEN_ROWS = 64

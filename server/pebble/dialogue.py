@@ -3,10 +3,10 @@
 import random
 from collections.abc import Callable
 
-from training import arithmetic, chat, knowledge, words
-from training.conversation import Conversation, Writer, say
-from training.facts import CAPITALS, COLOUR_OF, FACT_GROUPS
-from training.grammar import capitalize, pick, roughen
+from pebble import arithmetic, chat, knowledge, words
+from pebble.conversation import Conversation, Writer, say
+from pebble.facts import CAPITALS, COLOUR_OF, FACT_GROUPS
+from pebble.grammar import capitalize, pick, roughen
 
 _PARTS: tuple[tuple[Writer, int], ...] = (
     (chat.small_talk, 4),

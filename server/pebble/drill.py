@@ -2,7 +2,7 @@
 
 import random
 
-from training import words
+from pebble import words
 
 _POOLS = (
     words.NAMES_HE,

@@ -1,6 +1,6 @@
 """What the embedded model knows: small questions with one plain answer each."""
 
-from training.words import ANIMALS, DAYS, MONTHS, NUMBER_WORDS
+from pebble.words import ANIMALS, DAYS, MONTHS, NUMBER_WORDS
 
 # fmt: off
 # thing and its colour

@@ -3,9 +3,9 @@
 import json
 import random
 
-from training import words
-from training.conversation import Conversation, say
-from training.words import invented_name
+from pebble import words
+from pebble.conversation import Conversation, say
+from pebble.words import invented_name
 
 _SYSTEMS = (
     "Answer in JSON.",

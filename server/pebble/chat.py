@@ -2,11 +2,11 @@
 
 import random
 
-from training import words
-from training.conversation import Conversation, say
-from training.grammar import article, capitalize, join_words, pick, roughen
-from training.stories import story
-from training.words import invented_name
+from pebble import words
+from pebble.conversation import Conversation, say
+from pebble.grammar import article, capitalize, join_words, pick, roughen
+from pebble.stories import story
+from pebble.words import invented_name
 
 NAME = "Pebble"
 # fmt: off

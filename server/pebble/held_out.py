@@ -6,10 +6,10 @@ from collections.abc import Iterable, Mapping
 import torch
 from tokenizers import Tokenizer
 
-from training.corpus import BEGIN, KINDS, Document
-from training.llama import IGNORED, Llama, apart
-from training.packing import pack
-from training.tokenizer import token_id
+from pebble.corpus import BEGIN, KINDS, Document
+from pebble.llama import IGNORED, Llama, apart
+from pebble.packing import pack
+from pebble.tokenizer import token_id
 
 _ROW_LENGTH = 512
 

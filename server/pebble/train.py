@@ -13,13 +13,13 @@ import torch
 from tokenizers import Tokenizer
 from torch import Tensor
 
-from training.corpus import BEGIN, Document, drills, split
-from training.export import EMBEDDED_DIRECTORY, export
-from training.held_out import held_out_losses
-from training.llama import Llama, LlamaShape, apart
-from training.model_card import Provenance
-from training.packing import Rows, pack
-from training.tokenizer import token_id, train_tokenizer
+from pebble.corpus import BEGIN, Document, drills, split
+from pebble.export import EMBEDDED_DIRECTORY, export
+from pebble.held_out import held_out_losses
+from pebble.llama import Llama, LlamaShape, apart
+from pebble.model_card import Provenance
+from pebble.packing import Rows, pack
+from pebble.tokenizer import token_id, train_tokenizer
 
 
 @dataclass(frozen=True)
@@ -252,7 +252,7 @@ def _report(trainer: Trainer, loss: float) -> None:
 
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
-        prog="PYTHONPATH=server python -m training.train",
+        prog="PYTHONPATH=server python -m pebble.train",
         description="Trains the embedded model. Goes on from its checkpoint if there is one.",
     )
     length = parser.add_mutually_exclusive_group(required=True)

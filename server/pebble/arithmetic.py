@@ -2,9 +2,9 @@
 
 import random
 
-from training import words
-from training.conversation import Conversation, say
-from training.grammar import pick, roughen
+from pebble import words
+from pebble.conversation import Conversation, say
+from pebble.grammar import pick, roughen
 
 _SUM_ASKS = (
     "What is {s}?",

@@ -3,10 +3,10 @@
 import random
 from collections.abc import Mapping
 
-from training import words
-from training.grammar import expand, pick
-from training.plots import ENDINGS, MORALS, OPENINGS, PLOTS
-from training.plots_more import MORE_PLOTS
+from pebble import words
+from pebble.grammar import expand, pick
+from pebble.plots import ENDINGS, MORALS, OPENINGS, PLOTS
+from pebble.plots_more import MORE_PLOTS
 
 Beats = tuple[tuple[bool, tuple[str, ...]], ...]
 

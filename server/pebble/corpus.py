@@ -5,10 +5,10 @@ import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
-from training import arithmetic, chat, dialogue, json_answers, knowledge, tool_calls
-from training.conversation import Writer, render
-from training.drill import copying_page
-from training.stories import story
+from pebble import arithmetic, chat, dialogue, json_answers, knowledge, tool_calls
+from pebble.conversation import Writer, render
+from pebble.drill import copying_page
+from pebble.stories import story
 
 BEGIN, END = "<|begin|>", "<|end|>"
 

@@ -2,11 +2,11 @@
 
 import random
 
-from training import words
-from training.conversation import Conversation, say
-from training.facts import FACT_GROUPS, Fact
-from training.grammar import capitalize, pick, roughen
-from training.words import invented_name
+from pebble import words
+from pebble.conversation import Conversation, say
+from pebble.facts import FACT_GROUPS, Fact
+from pebble.grammar import capitalize, pick, roughen
+from pebble.words import invented_name
 
 _WEIGHTS = (4, 5, 3, 3, 1, 4)
 _ONE_WORD = (

@@ -4,10 +4,10 @@ import torch
 from tokenizers import Tokenizer
 from torch import Tensor
 
-from training.conversation import Conversation, render
-from training.corpus import BEGIN, END
-from training.llama import Llama
-from training.tokenizer import token_id
+from pebble.conversation import Conversation, render
+from pebble.corpus import BEGIN, END
+from pebble.llama import Llama
+from pebble.tokenizer import token_id
 
 
 @torch.no_grad()

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 
-from training.corpus import BEGIN, END
+from pebble.corpus import BEGIN, END
 
 PAD = "<|pad|>"
 SPECIAL_TOKENS = (
