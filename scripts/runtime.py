@@ -22,8 +22,8 @@ from typing import Any, NoReturn
 
 import appliance
 from appliance.models.directory import embedded_model_path
-from appliance.release.flox_check import check_environment
-from appliance.release.flox_rules import refers_to
+from appliance_release.flox.check import check_environment
+from appliance_release.flox.rules import refers_to
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 MODEL_NAME = "pebble"

@@ -13,10 +13,10 @@ import openai
 import pytest
 import uvicorn
 
-from appliance.api.http.app import create_app
 from appliance.api.http.state import ApplianceState
 from appliance.metrics import Metrics
 from appliance.models.identity import Identity
+from appliance.serve.app import create_app
 from appliance.serve.http1 import BoundedHttpProtocol
 from tests.api.fake_service import FakeService
 

@@ -12,9 +12,9 @@ import pytest
 from pydantic import JsonValue
 
 from appliance.api.http import body as body_module
-from appliance.api.http.app import create_app
 from appliance.api.http.body import parse_json
 from appliance.errors import InvalidRequest
+from appliance.serve.app import create_app
 from tests.api.conftest import MAX_BODY_BYTES, FakeServer, make_state
 from tests.api.fake_service import FakeService
 

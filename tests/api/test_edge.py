@@ -13,8 +13,8 @@ from typing import Any
 import httpx2
 import pytest
 
-from appliance.api.http.app import create_app
 from appliance.api.http.edge import host_name
+from appliance.serve.app import create_app
 from tests.api.conftest import MAX_BODY_BYTES, FakeServer, make_state
 from tests.api.fake_service import FakeService, say
 

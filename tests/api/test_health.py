@@ -9,8 +9,8 @@ import httpx2
 import pytest
 
 import appliance
-from appliance.api.http.app import create_app
 from appliance.api.http.state import ApplianceState
+from appliance.serve.app import create_app
 from tests.api.conftest import MAX_CONTEXT_TOKENS, MODEL, make_identity, make_state
 from tests.api.fake_service import FakeService
 

@@ -8,8 +8,8 @@ from typing import Any
 import httpx2
 import pytest
 
-from appliance.api.http.app import create_app
 from appliance.api.schema.examples import MODEL
+from appliance.serve.app import create_app
 from tests.api import conftest
 from tests.api.conftest import make_state
 

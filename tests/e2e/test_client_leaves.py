@@ -12,7 +12,6 @@ from contextlib import closing
 import pytest
 import uvicorn
 
-from appliance.api.http.app import create_app
 from appliance.api.http.state import ApplianceState
 from appliance.completion import CompletionService
 from appliance.completion.service import SamplingDefaults, TextModel
@@ -21,6 +20,7 @@ from appliance.engine.sequence import Batch, ChunkOutput
 from appliance.metrics import Metrics
 from appliance.models.directory import embedded_model_path
 from appliance.models.identity import Identity
+from appliance.serve.app import create_app
 from appliance.text.chat_template import ChatTemplate
 from appliance.text.grammar import GrammarCompiler
 from appliance.text.tokenizer import Tokenizer

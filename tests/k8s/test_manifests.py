@@ -10,11 +10,11 @@ from pathlib import Path
 import pytest
 
 from appliance.metrics import Metrics
-from appliance.release.kubernetes_manifest import quantity
-from appliance.release.manifest_lint import lint_paths
-from appliance.release.pin import find_pins
-from appliance.release.reference import ANNOTATION, why_not_pinned
 from appliance.settings import load_settings
+from appliance_release.manifests.kubernetes_manifest import quantity
+from appliance_release.manifests.lint import lint_paths
+from appliance_release.pins.pin import find_pins
+from appliance_release.pins.reference import ANNOTATION, why_not_pinned
 from tests.k8s.rendering import (
     COMPONENTS,
     K8S,

@@ -12,7 +12,7 @@ import pytest
 import yaml
 
 from appliance.cli.main import build_parser, main
-from appliance.release.rollout import Verdict
+from appliance_release.rollout.rollout import Verdict
 from tests.k8s.rendering import K8S, REPOSITORY, need_kubectl
 from tests.unit.release.broken_manifests import BROKEN
 

@@ -13,7 +13,7 @@ import pytest
 
 from appliance.cli.main import main
 from appliance.models.directory import embedded_model_path
-from appliance.release.nix_store import NixStore
+from appliance_release.locks.nix_store import NixStore
 from tests.fake_hub import FakeHub, serving
 from tests.release.built import build
 

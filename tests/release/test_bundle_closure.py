@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from appliance.release.nix_store import NixStore
+from appliance_release.locks.nix_store import NixStore
 from tests.release.conftest import Run
 
 

@@ -196,7 +196,7 @@ def test_a_line_break_after_the_token_does_no_harm(hub: FakeHub, out: Path) -> N
 def test_a_hub_that_is_busy_is_asked_again(
     hub: FakeHub, out: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("appliance.release.hub.RETRY_DELAYS_S", (0.0, 0.0))
+    monkeypatch.setattr("appliance_release.locks.hub.RETRY_DELAYS_S", (0.0, 0.0))
     hub.num_failures = 2
     assert lock(hub, out) == 0
 
@@ -204,7 +204,7 @@ def test_a_hub_that_is_busy_is_asked_again(
 def test_a_hub_that_is_away_is_named(
     out: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("appliance.release.hub.RETRY_DELAYS_S", ())
+    monkeypatch.setattr("appliance_release.locks.hub.RETRY_DELAYS_S", ())
     arguments = ["lock", "model", REPOSITORY, "--endpoint", "http://127.0.0.1:9", "--out", str(out)]
     assert main(arguments, {}) == 4
     assert "http://127.0.0.1:9 cannot be reached" in capsys.readouterr().err
@@ -219,7 +219,7 @@ def test_a_token_is_never_sent_in_the_clear(out: Path, capsys: pytest.CaptureFix
 def test_a_file_of_more_than_5_gb_needs_a_word(
     hub: FakeHub, out: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("appliance.release.model_lock.MAX_FILE_BYTES", 1_000_000)
+    monkeypatch.setattr("appliance_release.locks.model_lock.MAX_FILE_BYTES", 1_000_000)
     assert lock(hub, out) == 4
     message = capsys.readouterr().err
     assert "model-00001-of-00002.safetensors has 3,000,000 bytes" in message

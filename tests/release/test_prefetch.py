@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 
 from appliance.cli.main import main
-from appliance.release.model_lock import read_model_lock
-from appliance.release.nix_store import NixStore
-from appliance.release.prefetch import part_name
+from appliance_release.locks.model_lock import read_model_lock
+from appliance_release.locks.nix_store import NixStore
+from appliance_release.locks.prefetch import part_name
 from tests.fake_hub import REPOSITORY, REVISION, TOKEN, FakeHub
 
 LARGE = "model-00001-of-00002.safetensors"
@@ -30,7 +30,7 @@ def lock(hub: FakeHub, tmp_path: Path) -> Path:
 
 @pytest.fixture(autouse=True)
 def _no_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("appliance.release.download.RETRY_DELAYS_S", (0.0, 0.0))
+    monkeypatch.setattr("appliance_release.locks.download.RETRY_DELAYS_S", (0.0, 0.0))
 
 
 def prefetch(hub: FakeHub, lock: Path, *extra: str, environ: Mapping[str, str] = ENVIRON) -> int:
@@ -177,7 +177,7 @@ def test_a_disk_that_is_too_small_is_found_before_the_download(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    monkeypatch.setattr("appliance.release.prefetch.SPARE_BYTES", 1 << 60)
+    monkeypatch.setattr("appliance_release.locks.prefetch.SPARE_BYTES", 1 << 60)
     assert prefetch(hub, lock, "--no-store") == 4
     assert "--cache" in capsys.readouterr().err
     assert hub.requests == []
@@ -252,7 +252,7 @@ def test_disk_is_used_for_the_model_and_one_file_more_at_most(
         seen.append(sum(each.stat().st_size for each in files if each.is_file()))
         return added
 
-    monkeypatch.setattr("appliance.release.prefetch.NUM_SMALL_DOWNLOADS", 1)
+    monkeypatch.setattr("appliance_release.locks.prefetch.NUM_SMALL_DOWNLOADS", 1)
     monkeypatch.setattr(NixStore, "add_file", add_and_look)
     assert prefetch(hub, lock) == 0
     files = read_model_lock(lock).files

@@ -15,8 +15,8 @@ from cyclonedx.validation.json import JsonStrictValidator
 
 from appliance.cli.main import main
 from appliance.models.directory import embedded_model_path
-from appliance.release.model_lock import read_model_lock
-from appliance.release.nix_store import NixStore
+from appliance_release.locks.model_lock import read_model_lock
+from appliance_release.locks.nix_store import NixStore
 from tests.release.conftest import PEBBLE
 
 

@@ -8,123 +8,88 @@ import re
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
 
-REPOSITORY = Path(__file__).parents[2]
-ROOT = REPOSITORY / "server" / "appliance"
-MODULES = {path.relative_to(ROOT).as_posix(): path for path in sorted(ROOT.rglob("*.py"))}
+SERVER = Path(__file__).parents[2] / "server"
+MODULES = {
+    path.relative_to(SERVER).as_posix(): path
+    for package in ("appliance", "appliance_release")
+    for path in sorted((SERVER / package).rglob("*.py"))
+}
 
-# What each part of the house may import of the others; itself and the version always.
-# api → completion → {text, engine}; text and engine do not know each other.
-ALLOWED: dict[str, set[str]] = {
-    "errors": set(),
-    "logs": set(),
-    "metrics": set(),
-    "machine": set(),
-    "unread_answers": set(),
-    "settings": {"errors"},
-    "text": {"errors"},
-    "engine": {"errors"},
-    "completion": {"errors", "text", "engine"},
-    "file_hashes": {"errors"},
-    "model_store": {
-        "errors",
-        "file_hashes",
-        "engine.model.config",
-        "engine.model.quantized",
-        "engine.model.tensor_file",
-    },
-    "identity": {"file_hashes", "model_store"},
-    "api": {"errors", "logs", "metrics", "identity", "completion"},
-    "lifecycle": {"errors", "unread_answers", "api.protocol", "api.state"},
-    "console": set(),
-    "release": {"console", "errors", "file_hashes", "metrics", "model_store", "settings"},
-    "quantizer": {
-        "engine",
-        "errors",
-        "file_hashes",
-        "identity",
-        "machine",
-        "model_store",
-        "placement",
-        "settings",
-        "text",
-    },
-    "cli": {
-        "console",
-        "errors",
-        "settings",
-        "file_hashes",
-        "model_store",
-        "identity",
-        "release",
-        "quantizer",
-        "wiring",
-    },
-    "__main__": {"cli"},
-}
-CONSTRUCT = {"wiring", "placement"}  # concrete classes, of any part
 
-# Which part of the house may import each library.
-LIBRARIES: dict[str, set[str]] = {
-    "fastapi": {"api", "lifecycle"},
-    "fastapi_offline": {"api"},
-    "huggingface_hub": {"engine"},
-    "jinja2": {"text"},
-    "llguidance": {"text"},
-    "numpy": {"completion", "engine", "text"},
-    "packaging": {"release"},
-    "prometheus_client": {"metrics"},
-    "pydantic": {"api", "completion", "text"},
-    "pydantic_core": {"api"},
-    "starlette": {"api"},
-    "tokenizers": {"text"},
-    "torch": {"engine", "placement"},
-    "transformers": {"engine"},
-    "yaml": {"release"},
-    "uvicorn": {"api", "lifecycle"},
+class Rule(NamedTuple):
+    """What the files of a room may import: rooms (dotted, with all below), and libraries."""
+
+    rooms: str = ""
+    libraries: str = ""
+
+
+# The rule of a file is that of the innermost room which has one. A room may import itself.
+# `serve` constructs, so it may import all of `appliance`; no room of it imports the release.
+RULES = {
+    "errors": Rule(),
+    "logs": Rule(),
+    "machine": Rule(),
+    "metrics": Rule(libraries="prometheus_client"),
+    "settings": Rule("errors"),
+    "text": Rule("errors", "jinja2 llguidance numpy pydantic tokenizers"),
+    "engine": Rule("errors", "numpy"),
+    "engine.torch": Rule("errors engine", "numpy torch"),
+    "engine.runners": Rule("errors engine", "huggingface_hub numpy torch transformers"),
+    "completion": Rule("errors engine text", "numpy pydantic"),
+    "models": Rule("errors machine settings engine text completion", "numpy torch"),
+    "access": Rule("errors"),
+    "api.http": Rule(
+        "errors logs metrics completion models.identity api.schema",
+        "fastapi pydantic pydantic_core starlette",
+    ),
+    "api.schema": Rule("errors completion api.http", "fastapi pydantic pydantic_core starlette"),
+    "api.native": Rule(
+        "errors completion models.identity api.http api.schema", "fastapi pydantic starlette"
+    ),
+    "api.openai": Rule(
+        "errors completion models.identity api.http api.schema",
+        "fastapi pydantic pydantic_core starlette",
+    ),
+    "api.ops": Rule("errors metrics api.http api.schema", "fastapi pydantic starlette"),
+    "api.web": Rule("errors api.http api.schema", "fastapi fastapi_offline starlette"),
+    "api": Rule(),
+    "serve": Rule(
+        "errors logs machine metrics settings text engine completion models access api console",
+        "fastapi starlette uvicorn",
+    ),
+    "console": Rule(),
+    "cli": Rule("errors settings console models serve access"),
+    "__main__": Rule("cli"),
+    "release": Rule(
+        "errors settings console metrics models access cli",
+        "packaging yaml",
+    ),
 }
-# Of the engine, the scheduling half must stay free of torch, and one file alone knows transformers.
-TORCH_FILES = {
-    "engine/torch/cuda.py",
-    "engine/torch/attention.py",
-    "engine/torch/fixed_attention.py",
-    "engine/torch/layers.py",
-    "engine/torch/linear.py",
-    "engine/torch/llama.py",
-    "engine/torch/weights.py",
-    "engine/torch/tiled_forward.py",
-    "engine/torch/runner.py",
-    "engine/runners/transformers.py",
-    "models/plan.py",  # inside a function: whether there is a CUDA device
-}
-TRANSFORMERS_FILES = {"engine/runners/transformers.py"}
 SUBPROCESS_FILES = {
-    "engine/native/kernels/build.py",  # the C compiler, on our own sources
-    "release/nix_store.py",  # Nix's own commands
-    "release/kubectl.py",  # a forwarded port, while one server is asked
-    "release/programs.py",  # kubectl and git, with arguments of our own
-    "release/signature.py",  # ssh-keygen
-    "release/wheel_lock.py",  # uv, which asks the registry
-    "text/confined.py",  # strangers' templates and schemas, in a process of their own
+    "appliance/engine/native/kernels/build.py",  # the C compiler, on our own sources
+    "appliance/text/confined.py",  # strangers' templates and schemas, in a process of their own
+    "appliance_release/locks/nix_store.py",  # Nix's own commands
+    "appliance_release/locks/wheel_lock.py",  # uv, which asks the registry
+    "appliance_release/rollout/kubectl.py",  # a forwarded port, while one server is asked
+    "appliance_release/rollout/programs.py",  # kubectl and git, with arguments of our own
+    "appliance_release/bundle/signature.py",  # ssh-keygen
 }
 # Whoever calls machine code by address can break the process.
-CTYPES_FILES = {
-    "engine/native/kernels/library.py",
-    "engine/native/runner.py",
-    "engine/native/packing.py",
-}
+CTYPES_ROOM = "appliance/engine/native/"
 ENVIRONMENT_FILES = {
-    "settings.py",
-    "cli/main.py",  # hands the environment on to the command
-    "machine.py",  # sets OMP_WAIT_POLICY before torch is imported
-    "engine/runners/transformers.py",  # sets HF_HUB_OFFLINE before it imports the library
+    "appliance/settings.py",
+    "appliance/cli/main.py",  # hands the environment on to the command
+    "appliance/machine.py",  # sets OMP_WAIT_POLICY before torch is imported
+    "appliance/engine/runners/transformers.py",  # sets HF_HUB_OFFLINE before it imports the library
 }
 
 CODE_LOADERS = {"cloudpickle", "dill", "joblib", "marshal", "pickle", "runpy", "shelve"}
 CODE_RUNNERS = {"eval", "exec", "compile", "__import__"}
-# What is read with yaml.SafeLoader can only be data; release/yaml_document.py uses nothing else.
+# What is read with yaml.SafeLoader can only be data: yaml_document.py uses nothing else.
 YAML_LOADS = {f"{kind}load{all_}" for kind in ("", "full_", "unsafe_") for all_ in ("", "_all")}
 UNSAFE_LOADS = {
     ("torch", "load"),
@@ -155,14 +120,22 @@ def _imports(name: str) -> Iterator[str]:
             yield from (f"{node.module}.{alias.name}" for alias in node.names)
 
 
-def part_of(name: str) -> str:
-    return name.split("/", maxsplit=1)[0].removesuffix(".py")
+def room_of(name: str) -> str:
+    """The innermost room with a rule, of a module named with slashes."""
+    if name.startswith("appliance_release/"):
+        return "release"
+    parts = name.removeprefix("appliance/").removesuffix(".py").split("/")
+    rooms = [".".join(parts[:depth]) for depth in range(len(parts), 0, -1)]
+    return next((room for room in rooms if room in RULES), "")
 
 
 def own_imports(name: str) -> set[str]:
-    """What a file imports of ours, without the package's name and names inside of modules."""
-    found = {each.removeprefix("appliance.") for each in imports(name) if each != "appliance"}
-    return {each for each in found if is_module(each)}
+    """What a file imports of ours: modules alone, not the names inside of them."""
+    found = {each for each in imports(name) if each.split(".")[0] in PACKAGES}
+    return {each for each in found - PACKAGES if is_module(each)}
+
+
+PACKAGES = {"appliance", "appliance_release"}
 
 
 def is_module(dotted: str) -> bool:
@@ -181,47 +154,39 @@ def dotted(node: ast.expr) -> str:
     return ""
 
 
+def is_within(module: str, room: str) -> bool:
+    return module == room or module.startswith(f"{room}.")
+
+
 @pytest.mark.parametrize("name", MODULES)
-def test_a_module_imports_only_what_its_part_of_the_house_may(name: str) -> None:
-    part = part_of(name)
-    if part in {"__init__", *CONSTRUCT}:
+def test_a_module_imports_only_what_its_room_may(name: str) -> None:
+    if name == "appliance/__init__.py":
+        assert not imports(name)
         return
-    allowed = ALLOWED[part] | {part}
+    room = room_of(name)
+    own = "appliance_release" if room == "release" else f"appliance.{room}"
+    allowed = [own, *(f"appliance.{each}" for each in RULES[room].rooms.split())]
     strangers = {
-        each
-        for each in own_imports(name)
-        if not any(each == other or each.startswith(f"{other}.") for other in allowed)
+        each for each in own_imports(name) if not any(is_within(each, room) for room in allowed)
     }
     assert not strangers
 
 
-def test_every_part_of_the_house_is_in_the_rule() -> None:
-    parts = {part_of(name) for name in MODULES} - {"__init__", *CONSTRUCT}
-    assert parts <= ALLOWED.keys()
-
-
-def test_the_package_itself_imports_nothing() -> None:
-    assert not imports("__init__.py")
-
-
 @pytest.mark.parametrize("name", MODULES)
 def test_a_library_is_used_only_where_it_belongs(name: str) -> None:
-    libraries = {each.split(".")[0] for each in imports(name)} - {"appliance"}
-    for library in libraries - set(sys.stdlib_module_names):
-        assert part_of(name) in LIBRARIES.get(library, set()), library
+    libraries = {each.split(".")[0] for each in imports(name)} - PACKAGES
+    libraries -= set(sys.stdlib_module_names)
+    assert libraries <= set(RULES[room_of(name)].libraries.split() if room_of(name) else ())
 
 
-@pytest.mark.parametrize(
-    ("library", "files"),
-    [
-        ("torch", TORCH_FILES),
-        ("transformers", TRANSFORMERS_FILES),
-        ("subprocess", SUBPROCESS_FILES),
-        ("ctypes", CTYPES_FILES),
-    ],
-)
-def test_heavy_or_dangerous_libraries_are_confined_to_files(library: str, files: set[str]) -> None:
-    assert importers(library) <= files
+def test_every_room_has_a_rule_and_every_rule_a_room() -> None:
+    rooms = {room_of(name) for name in MODULES if name != "appliance/__init__.py"}
+    assert rooms == set(RULES)
+
+
+def test_dangerous_libraries_are_confined_to_files() -> None:
+    assert importers("subprocess") <= SUBPROCESS_FILES
+    assert all(name.startswith(CTYPES_ROOM) for name in importers("ctypes"))
 
 
 def test_only_settings_and_the_named_files_touch_the_environment() -> None:

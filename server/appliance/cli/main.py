@@ -2,65 +2,36 @@
 
 from __future__ import annotations
 
+import importlib.metadata
+import importlib.util
 import os
 import sys
-from typing import TYPE_CHECKING, Protocol
+from functools import partial
+from typing import TYPE_CHECKING
 
 from appliance import __version__
-from appliance.cli import (
-    bundle,
-    chat,
-    complete,
-    flox,
-    lock,
-    pin,
-    prefetch,
-    quantize,
-    rollout,
-    sbom,
-    serve,
-    version,
-)
-from appliance.cli.parsing import ArgumentParser, HelpFormatter, examples
+from appliance.cli import chat, complete, quantize, serve, version
+from appliance.cli.parsing import ArgumentParser, CommandGroup, HelpFormatter, examples
 from appliance.console.terminal import Terminal, discard_unwritten, open_missing_streams
 from appliance.errors import ApplianceError
 
 if TYPE_CHECKING:
     import argparse
-    from collections.abc import Mapping, Sequence
-
-    from appliance.cli.parsing import Commands
-
-
-class Command(Protocol):
-    """A module of this package; it imports what is slow only when it runs."""
-
-    def add_parser(self, commands: Commands) -> None: ...
-
-    def run(self, arguments: argparse.Namespace, environ: Mapping[str, str]) -> int: ...
-
+    from collections.abc import Iterator, Mapping, Sequence
 
 # In the order of `appliance --help`.
-COMMANDS: dict[str, Command] = {
-    "serve": serve,
-    "chat": chat,
-    "complete": complete,
-    "quantize": quantize,
-    "version": version,
-    "lock": lock,
-    "prefetch": prefetch,
-    "sbom": sbom,
-    "bundle": bundle,
-    "flox": flox,
-    "pin": pin,
-    "rollout": rollout,
-}
-# What stands there above a command and those that follow it.
-HEADINGS = {
-    "serve": "serve models and talk to them",
-    "lock": "build and carry a release",
-    "flox": "run a release on a cluster",
-}
+OWN_COMMANDS = CommandGroup(
+    "serve models and talk to them",
+    {
+        "serve": serve,
+        "chat": chat,
+        "complete": complete,
+        "quantize": quantize,
+        "version": version,
+    },
+)
+# Where other packages list groups of commands, each as `name = module:list of CommandGroup`.
+ENTRY_POINTS = "appliance.commands"
 
 EXIT_FAILED = 1
 EXIT_BROKEN_PIPE = 1
@@ -70,15 +41,33 @@ EXIT_INTERRUPTED = 130  # 128 + SIGINT, as shells report it
 class GroupedHelp(HelpFormatter):
     """Lists the commands under headings."""
 
+    def __init__(self, headings: Mapping[str, str], *, prog: str) -> None:
+        super().__init__(prog)
+        self.headings = headings  # by the name of the command that follows
+
     def _format_action(self, action: argparse.Action) -> str:
         text = super()._format_action(action)
         if action.dest == "command":
             return text.partition("\n")[2]  # without the line that says COMMAND
-        heading = HEADINGS.get(action.dest)
+        heading = self.headings.get(action.dest)
         return text if heading is None else f"\n  {heading}\n{text}"
 
 
-def build_parser() -> ArgumentParser:
+def all_groups() -> list[CommandGroup]:
+    """The commands of this package, and those of every other that is installed here."""
+    return [OWN_COMMANDS, *added_groups()]
+
+
+def added_groups() -> Iterator[CommandGroup]:
+    for entry_point in importlib.metadata.entry_points(group=ENTRY_POINTS):
+        # A package made for pods names the release commands and leaves them out.
+        if importlib.util.find_spec(entry_point.module.partition(".")[0]) is not None:
+            yield from entry_point.load()
+
+
+def build_parser(groups: Sequence[CommandGroup] | None = None) -> ArgumentParser:
+    groups = all_groups() if groups is None else groups
+    headings = {next(iter(group.commands)): group.heading for group in groups}
     parser = ArgumentParser(
         prog="appliance",
         description="Serve a language model over HTTP, and talk to one from the terminal."
@@ -91,13 +80,14 @@ def build_parser() -> ArgumentParser:
             ("appliance pin set staging 2", "roll a cluster forward"),
             after="`appliance COMMAND --help` explains a command, its flags and their variables.",
         ),
-        formatter_class=GroupedHelp,
+        formatter_class=partial(GroupedHelp, headings),
         allow_abbrev=False,
     )
     parser.add_argument("--version", action="version", version=f"Llama Appliance {__version__}")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", title="commands")
-    for command in COMMANDS.values():
-        command.add_parser(commands)
+    for group in groups:
+        for command in group.commands.values():
+            command.add_parser(commands)
     return parser
 
 
@@ -110,13 +100,18 @@ def main(argv: Sequence[str] | None = None, environ: Mapping[str, str] | None = 
 
 
 def run_command(argv: Sequence[str] | None, environ: Mapping[str, str]) -> int:
-    parser = build_parser()
+    argv = sys.argv[1:] if argv is None else argv
+    # Looking for other packages takes longer than all else here, so only who may want one waits.
+    is_own = bool(argv) and argv[0] in OWN_COMMANDS.commands
+    groups = [OWN_COMMANDS] if is_own else all_groups()
+    parser = build_parser(groups)
     arguments = parser.parse_args(argv)
     if arguments.command is None:
         parser.print_help()
         return 0
     try:
-        return COMMANDS[arguments.command].run(arguments, environ)
+        commands = {name: each for group in groups for name, each in group.commands.items()}
+        return commands[arguments.command].run(arguments, environ)
     except ApplianceError as error:
         Terminal(sys.stderr).write(f"appliance: {error.message}\n")
         return error.exit_code

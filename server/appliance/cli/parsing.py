@@ -5,12 +5,28 @@ from __future__ import annotations
 import argparse
 import shutil
 import textwrap
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING, NamedTuple, NoReturn, Protocol
 
 if TYPE_CHECKING:
     from argparse import _SubParsersAction
+    from collections.abc import Mapping
 
     Commands = _SubParsersAction["ArgumentParser"]
+
+
+class Command(Protocol):
+    """A module with one command; it imports what is slow only when it runs."""
+
+    def add_parser(self, commands: Commands) -> None: ...
+
+    def run(self, arguments: argparse.Namespace, environ: Mapping[str, str]) -> int: ...
+
+
+class CommandGroup(NamedTuple):
+    """Commands by name, in the order of `appliance --help`, where they follow `heading`."""
+
+    heading: str
+    commands: Mapping[str, Command]
 
 
 class HelpFormatter(argparse.RawDescriptionHelpFormatter):

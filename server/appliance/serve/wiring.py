@@ -9,7 +9,6 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING
 
 from appliance import __version__
-from appliance.api.http.app import create_app
 from appliance.api.http.state import ApplianceState
 from appliance.completion import CompletionRequest, CompletionService
 from appliance.completion.service import SamplingDefaults, TextModel
@@ -25,6 +24,7 @@ from appliance.models.directory import ModelDirectory, embedded_model_path, open
 from appliance.models.hashing import FileHasher
 from appliance.models.identity import Identity, RunnerFacts, hash_model, identify
 from appliance.models.plan import build_demand, build_runner, choose_place
+from appliance.serve.app import create_app
 from appliance.serve.lifecycle import Answering, ApplianceServer, Timing, in_daemon_thread, listen
 from appliance.text.chat_template import ChatTemplate
 from appliance.text.grammar import GrammarCompiler

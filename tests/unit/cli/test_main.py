@@ -13,10 +13,11 @@ import pytest
 from appliance import __version__
 from appliance.cli import chat, complete
 from appliance.cli.client_flags import KNOWN_VARIABLES, ClientFlag
-from appliance.cli.main import COMMANDS, HEADINGS, main
+from appliance.cli.main import all_groups, main
 from appliance.errors import ModelRefused, SettingsError, StartupError
 from appliance.settings import FAMILIAR_NAMES, Settings, variable_name
 
+COMMANDS = [name for group in all_groups() for name in group.commands]
 PEBBLE_LOCK = Path(__file__).parents[3] / "llama-build" / "models" / "pebble.lock.json"
 
 
@@ -48,7 +49,7 @@ def test_the_first_help_groups_the_commands(capsys: pytest.CaptureFixture[str]) 
         lines[0].strip(): [line.split()[0] for line in lines[1:] if line.startswith("    ")]
         for lines in (group.splitlines() for group in listed.strip("\n").split("\n\n"))
     }
-    assert list(groups) == list(HEADINGS.values())
+    assert list(groups) == [group.heading for group in all_groups()]
     assert groups["build and carry a release"] == ["lock", "prefetch", "sbom", "bundle"]
     assert groups["run a release on a cluster"] == ["flox", "pin", "rollout"]
 

@@ -12,13 +12,13 @@ from typing import Any
 import pytest
 
 from appliance.cli.main import build_parser, main
-from appliance.cli.rollout import bar, progress, show, watch
 from appliance.console.ink import Ink
 from appliance.console.terminal import Terminal
 from appliance.errors import ReleaseError
-from appliance.release.pin_record import PinRecord, write_record
-from appliance.release.reference import parse_reference
-from appliance.release.rollout import Verdict, read_rollout
+from appliance_release.cli.rollout import bar, progress, show, watch
+from appliance_release.pins.pin_record import PinRecord, write_record
+from appliance_release.pins.reference import parse_reference
+from appliance_release.rollout.rollout import Verdict, read_rollout
 from tests.unit.release.recorded_cluster import (
     HASHES,
     NEW,
@@ -134,7 +134,7 @@ class Advancing(RecordedCluster):
 @pytest.fixture
 def no_pause(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COLUMNS", "80")
-    monkeypatch.setattr("appliance.cli.rollout.INTERVAL_S", 0)
+    monkeypatch.setattr("appliance_release.cli.rollout.INTERVAL_S", 0)
 
 
 class Faltering(RecordedCluster):
@@ -194,8 +194,8 @@ def test_of_several_deployments_the_worst_verdict_is_the_exit_code(
     canary["metadata"]["name"] = "llama-canary"
     targets = [replace(TARGET, pinned=OLD), replace(TARGET, deployment="llama-canary")]
     cluster = RecordedCluster([deployment(), canary])
-    monkeypatch.setattr("appliance.release.rollout_target.find_targets", lambda *_: targets)
-    monkeypatch.setattr("appliance.release.kubectl.Kubectl", lambda **_: cluster)
+    monkeypatch.setattr("appliance_release.rollout.target.find_targets", lambda *_: targets)
+    monkeypatch.setattr("appliance_release.rollout.kubectl.Kubectl", lambda **_: cluster)
     assert main(["rollout", "status", "production"]) == Verdict.UNPINNED
 
 

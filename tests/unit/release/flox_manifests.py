@@ -6,7 +6,7 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 
-from appliance.release.flox_check import Finding
+from appliance_release.flox.check import Finding
 
 REPOSITORY = Path(__file__).parents[3]
 RUNTIME = REPOSITORY / "llama-runtime" / ".flox" / "env" / "manifest.toml"

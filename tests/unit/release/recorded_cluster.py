@@ -6,8 +6,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from appliance.errors import ReleaseError
-from appliance.release.reference import ANNOTATION
-from appliance.release.rollout import Target
+from appliance_release.pins.reference import ANNOTATION
+from appliance_release.rollout.rollout import Target
 
 Object = dict[str, Any]
 

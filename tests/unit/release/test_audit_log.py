@@ -15,8 +15,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from appliance.access.audit_log import AuditLog, Change
 from appliance.errors import ReleaseError
-from appliance.release.audit_log import AuditLog, Change
 
 CHANGE = Change(
     by="Ada", action="set", target="staging", before="a/b:1", after="a/b:2", why="é\u2028"

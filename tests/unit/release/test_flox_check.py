@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from appliance.errors import SettingsError
-from appliance.release.flox_check import check_environment, find_manifests
+from appliance_release.flox.check import check_environment, find_manifests
 from tests.unit.release.flox_manifests import BUILD, CUDA, REPOSITORY, RUNTIME, errors, lay_out
 
 

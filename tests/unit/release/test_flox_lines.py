@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from appliance.release.flox_lines import KeyPath, Span, locate_keys
+from appliance_release.flox.lines import KeyPath, Span, locate_keys
 
 REPOSITORY = Path(__file__).parents[3]
 

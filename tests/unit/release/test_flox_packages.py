@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from appliance.release.flox_packages import check_packages, find_packages, shape_of
+from appliance_release.flox.packages import check_packages, find_packages, shape_of
 
 PACKAGE = '{ lib, stdenv }:\nstdenv.mkDerivation { name = "a"; }\n'
 HELPER = "{ lib }: { name, hash }: lib.warn name hash\n"

@@ -11,11 +11,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from appliance.release.flox_check import check_environment
-from appliance.release.flox_lines import KeyPath, locate_keys
-from appliance.release.flox_rules import check_rules
-from appliance.release.flox_schema import MANIFEST
-from appliance.release.flox_types import NEWEST, VERSIONS
+from appliance_release.flox.check import check_environment
+from appliance_release.flox.lines import KeyPath, locate_keys
+from appliance_release.flox.rules import check_rules
+from appliance_release.flox.schema import MANIFEST
+from appliance_release.flox.types import NEWEST, VERSIONS
 from tests.unit.release.flox_manifests import (
     AUTO_START,
     CUDA,

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from appliance.release.flox_check import check_environment
+from appliance_release.flox.check import check_environment
 from tests.unit.release.flox_manifests import BUILD, SERVICES, Mutation, errors, lay_out
 from tests.unit.release.flox_mutations import OF_ALL
 

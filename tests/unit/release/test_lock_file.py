@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from appliance.errors import ReleaseError
-from appliance.release.lock_file import render, write_whole
+from appliance_release.locks.lock_file import render, write_whole
 
 
 def test_an_innermost_object_has_a_line() -> None:

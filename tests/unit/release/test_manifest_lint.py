@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 from appliance.errors import ReleaseError
-from appliance.release.kubernetes_manifest import quantity
-from appliance.release.manifest_lint import lint, lint_paths, read_manifests
-from appliance.release.programs import ProgramMissing
+from appliance_release.manifests.kubernetes_manifest import quantity
+from appliance_release.manifests.lint import lint, lint_paths, read_manifests
+from appliance_release.rollout.programs import ProgramMissing
 from tests.unit.release.broken_manifests import BROKEN, K8S, PIN, Broken, Parts, beside, skipped
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from appliance.release.model_card import read_license, read_model_card
+from appliance_release.sbom.model_card import read_license, read_model_card
 
 
 def write(tmp_path: Path, text: str) -> Path:

@@ -14,7 +14,7 @@ from appliance.cli.main import main
 from appliance.errors import ApplianceError, ReleaseError
 from appliance.models.directory import embedded_model_path, open_model
 from appliance.models.hashing import FileHasher
-from appliance.release.model_lock import (
+from appliance_release.locks.model_lock import (
     content_revision,
     is_wanted,
     lock_directory,

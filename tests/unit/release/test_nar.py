@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from appliance.errors import ReleaseError
-from appliance.release.nar import hash_path
+from appliance_release.locks.nar import hash_path
 
 
 @pytest.fixture

@@ -10,10 +10,10 @@ from pathlib import Path
 import pytest
 
 from appliance.errors import ReleaseError
-from appliance.release.pin import find_pin, write_pin
-from appliance.release.pin_change import PinDesk
-from appliance.release.pin_record import PinRecord, read_record
-from appliance.release.reference import parse_reference
+from appliance_release.pins.pin import find_pin, write_pin
+from appliance_release.pins.pin_change import PinDesk
+from appliance_release.pins.pin_record import PinRecord, read_record
+from appliance_release.pins.reference import parse_reference
 
 ENVIRONMENT = "acme/llama-runtime"
 
@@ -199,7 +199,7 @@ def test_a_change_that_cannot_be_told_is_taken_back(
     def refuse(*_: object) -> None:
         raise ReleaseError("no")
 
-    monkeypatch.setattr("appliance.release.audit_log.AuditLog.append", refuse)
+    monkeypatch.setattr("appliance.access.audit_log.AuditLog.append", refuse)
     with pytest.raises(ReleaseError, match="no"):
         desk.set("production", "3")
     assert runs(desk, "production") == "1"

@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from appliance.errors import ReleaseError
-from appliance.release.nar import hash_path
-from appliance.release.pin_record import (
+from appliance_release.locks.nar import hash_path
+from appliance_release.pins.pin_record import (
     PinRecord,
     hash_lock,
     hash_store_path,
@@ -21,7 +21,7 @@ from appliance.release.pin_record import (
     record_path,
     write_record,
 )
-from appliance.release.reference import parse_reference
+from appliance_release.pins.reference import parse_reference
 
 REFERENCE = parse_reference("acme/llama-runtime:2")
 PATH = "/nix/store/" + "0" * 32 + "-llama-server-0.1.0"

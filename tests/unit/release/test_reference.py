@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from appliance.errors import ReleaseError
-from appliance.release.reference import Reference, parse_reference, why_not_pinned
+from appliance_release.pins.reference import Reference, parse_reference, why_not_pinned
 
 
 def test_a_pinned_reference_is_read_and_written_alike() -> None:

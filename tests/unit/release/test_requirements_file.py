@@ -7,7 +7,11 @@ from pathlib import Path
 import pytest
 
 from appliance.errors import ReleaseError
-from appliance.release.requirements_file import Requirement, read_requirements, read_wheel_names
+from appliance_release.locks.requirements_file import (
+    Requirement,
+    read_requirements,
+    read_wheel_names,
+)
 
 HASH = "a" * 64
 

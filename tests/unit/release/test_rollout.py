@@ -7,8 +7,8 @@ from dataclasses import replace
 import pytest
 
 from appliance.errors import ReleaseError
-from appliance.release.pin_record import PinRecord
-from appliance.release.rollout import Rollout, Verdict, read_rollout, verify_pods
+from appliance_release.pins.pin_record import PinRecord
+from appliance_release.rollout.rollout import Rollout, Verdict, read_rollout, verify_pods
 from tests.unit.release.recorded_cluster import (
     HASHES,
     NEW,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from appliance.release.rollout_reasons import deployment_reasons, pod_reason
+from appliance_release.rollout.reasons import deployment_reasons, pod_reason
 from tests.unit.release.recorded_cluster import (
     Object,
     deployment,

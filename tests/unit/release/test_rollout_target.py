@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from appliance.errors import ReleaseError
-from appliance.release.rollout import Target
-from appliance.release.rollout_target import find_targets
+from appliance_release.rollout.rollout import Target
+from appliance_release.rollout.target import find_targets
 
 K8S = Path(__file__).parents[3] / "k8s"
 PLAIN = Target(namespace="llama", deployment="llama", pinned="acme/llama-runtime:1")

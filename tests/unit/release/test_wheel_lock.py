@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 
 from appliance.errors import ReleaseError
-from appliance.release import wheel_lock
-from appliance.release.requirements_file import Requirement, read_requirements
-from appliance.release.wheel_lock import MACHINES, PYTHON, VARIANTS, WheelLock, lock_wheels
+from appliance_release.locks import wheel_lock
+from appliance_release.locks.requirements_file import Requirement, read_requirements
+from appliance_release.locks.wheel_lock import MACHINES, PYTHON, VARIANTS, WheelLock, lock_wheels
 
 REPOSITORY = Path(__file__).parents[3]
 REQUIREMENTS = REPOSITORY / "requirements"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from appliance.errors import ReleaseError
-from appliance.release.yaml_document import read_documents
+from appliance_release.manifests.yaml_document import read_documents
 
 
 def test_values_and_their_lines_are_read() -> None:

@@ -10,9 +10,9 @@ from dataclasses import dataclass, field
 
 import pytest
 
-from appliance.api.http.app import create_app
 from appliance.api.http.state import ApplianceState
 from appliance.metrics import Metrics
+from appliance.serve.app import create_app
 from appliance.serve.lifecycle import (
     MAX_FAILED_PROBES,
     Answering,

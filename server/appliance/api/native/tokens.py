@@ -12,9 +12,8 @@ from starlette.responses import Response
 from appliance.api.http.errors import naming
 from appliance.api.http.route import MODEL_ERRORS, JsonRoute, Post
 from appliance.api.http.sse import json_bytes
-from appliance.api.openai.shared import ModelName
 from appliance.api.schema import examples
-from appliance.api.schema.fields import MAX_COUNT, RequestModel, given
+from appliance.api.schema.fields import MAX_COUNT, ModelName, RequestModel, given
 from appliance.api.schema.messages import MAX_MESSAGES, Message, template_messages
 from appliance.completion import ChatPrompt
 from appliance.errors import InvalidRequest

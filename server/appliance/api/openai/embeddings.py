@@ -14,9 +14,8 @@ from starlette.responses import Response
 from appliance.api.http.errors import naming
 from appliance.api.http.route import MODEL_ERRORS, JsonRoute, Post
 from appliance.api.http.sse import json_bytes
-from appliance.api.openai.shared import ModelName
 from appliance.api.schema import examples
-from appliance.api.schema.fields import RequestModel
+from appliance.api.schema.fields import ModelName, RequestModel
 from appliance.api.schema.prompts import Prompts, split_prompts
 
 router = APIRouter(route_class=JsonRoute, tags=["OpenAI"])

@@ -10,6 +10,7 @@ from typing import Annotated, Literal, Self
 from pydantic import AfterValidator, Field, model_validator
 
 from appliance.api.schema.fields import (
+    ModelName,
     RequestModel,
     SamplingFields,
     SamplingModel,
@@ -23,10 +24,6 @@ from appliance.models.identity import Identity
 MAX_CHOICES = 8
 MAX_TOP_LOGPROBS = 20
 MAX_BIASED_TOKENS = 1024
-
-ModelName = Annotated[
-    str, Field(min_length=1, max_length=256, description="A model of GET /v1/models.")
-]
 
 UNKNOWN_EXTENSIONS = {
     "best_of": "ask for n answers and choose among them",

@@ -89,6 +89,10 @@ class RequestModel(BaseModel):
         return {name: value for name, value in data.items() if name not in refused}
 
 
+ModelName = Annotated[
+    str, Field(min_length=1, max_length=256, description="A model of GET /v1/models.")
+]
+
 StopString = Annotated[str, Field(min_length=1, max_length=MAX_STOP_LENGTH)]
 Stop = Annotated[
     Annotated[StopString, Tag("@one")]

@@ -1,0 +1,1 @@
+"""Who asks: principals, keys, limits and the audit log."""

@@ -1,0 +1,1 @@
+"""Carries a whole release to places without a network."""

@@ -1,0 +1,170 @@
+"""The signed manifest of a bundle: each file's hash, and what does not agree with it."""
+
+from __future__ import annotations
+
+import os
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from appliance.errors import ReleaseError
+from appliance.models.directory.json_file import parse_json_object, read_bytes
+from appliance_release.bundle.signature import problem_with
+from appliance_release.locks.lock_file import render, write_whole
+from appliance_release.locks.model_lock import SHA256, PinnedFile
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+
+    from appliance.models.hashing import FileHasher
+
+MANIFEST = "bundle.json"
+SIGNATURE = f"{MANIFEST}.sig"
+VERSION = 1
+MAX_MANIFEST_BYTES = 256_000_000
+# Relative, without `..` and without what a terminal or a shell could take for something else.
+_PLAIN_PATH = re.compile(r"(?!(?:.*/)?\.\.?(?:/|$))[\w.+@=,-]+(?:/[\w.+@=,-]+)*", re.ASCII)
+_STORE_PATH = re.compile(r"/[\w./-]+/[0-9a-z]{32}-[\w.+?=-]+", re.ASCII)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Manifest:
+    """What a bundle holds. Store paths are what was asked for; their closure comes along."""
+
+    version: str
+    store_paths: tuple[str, ...]
+    models: tuple[str, ...]
+    files: Mapping[str, PinnedFile]
+
+    def render(self) -> str:
+        return render(
+            {
+                "bundle": VERSION,
+                "version": self.version,
+                "store_paths": list(self.store_paths),
+                "models": list(self.models),
+                "files": {
+                    name: {"sha256": file.sha256, "size": file.size_bytes}
+                    for name, file in sorted(self.files.items())
+                },
+            }
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """A manifest, what is wrong with its signature, and each file that is not as it says."""
+
+    manifest: Manifest
+    signature_problem: str | None
+    file_problems: tuple[str, ...]
+
+    @property
+    def problems(self) -> list[str]:
+        found = [f"{MANIFEST}: {self.signature_problem}"] if self.signature_problem else []
+        return [*found, *self.file_problems]
+
+
+def write_manifest(
+    directory: Path,
+    *,
+    version: str,
+    store_paths: Sequence[str],
+    models: Sequence[str],
+    hasher: FileHasher,
+) -> Manifest:
+    """Of everything that lies in the directory now."""
+    names = sorted(set(list_files(directory)) - {MANIFEST, SIGNATURE})
+    for name in names:
+        if not _PLAIN_PATH.fullmatch(name) or (directory / name).is_symlink():
+            raise ReleaseError(f"{name} cannot be in a bundle: it is a link or has an odd name.")
+    hashes = hasher.hash_files([directory / name for name in names])
+    files = {
+        name: PinnedFile(hashes[directory / name], (directory / name).stat().st_size)
+        for name in names
+    }
+    manifest = Manifest(
+        version=version, store_paths=tuple(store_paths), models=tuple(models), files=files
+    )
+    write_whole(directory / MANIFEST, manifest.render())
+    return manifest
+
+
+def verify(directory: Path, trusted: Sequence[Path], hasher: FileHasher) -> Verdict:
+    """Raises ReleaseError only where there is no manifest to compare with."""
+    if not (directory / MANIFEST).is_file():
+        raise ReleaseError(f"{directory} is no bundle: it has no {MANIFEST}.")
+    content = read_bytes(directory / MANIFEST, max_bytes=MAX_MANIFEST_BYTES)
+    manifest = _parse(content)
+    return Verdict(
+        manifest,
+        problem_with(content, directory / SIGNATURE, trusted),
+        tuple(_compare(directory, manifest, hasher)),
+    )
+
+
+def _compare(directory: Path, manifest: Manifest, hasher: FileHasher) -> Iterator[str]:
+    found = set(list_files(directory)) - {MANIFEST, SIGNATURE}
+    whole = []
+    for name, pin in sorted(manifest.files.items()):
+        path = directory / name
+        if name not in found:
+            yield f"{name}: missing"
+        elif path.is_symlink() or not path.is_file():  # a pipe would be read for ever
+            yield f"{name}: changed (no file)"
+        elif path.stat().st_size != pin.size_bytes:
+            yield f"{name}: changed (another size)"
+        else:
+            whole.append(name)
+    hashes = hasher.hash_files([directory / name for name in whole])
+    for name in whole:
+        if hashes[directory / name] != manifest.files[name].sha256:
+            yield f"{name}: changed (another SHA-256)"
+    yield from (
+        f"{name}: extra, not in the manifest" for name in sorted(found - manifest.files.keys())
+    )
+
+
+def list_files(directory: Path) -> Iterator[str]:
+    """Every file and link below, relative; links to folders are not followed."""
+    for parent, folders, names in os.walk(directory):
+        links = [name for name in folders if Path(parent, name).is_symlink()]
+        for name in (*names, *links):
+            yield Path(parent, name).relative_to(directory).as_posix()
+
+
+def _parse(content: bytes) -> Manifest:
+    """A stranger's manifest: no name in it leads out of the bundle."""
+    found = parse_json_object(content, name=MANIFEST)
+    if found.get("bundle") != VERSION:
+        raise ReleaseError(
+            f"{MANIFEST} is not of version {VERSION}: use the appliance that made it."
+        )
+    files = found.get("files")
+    if not isinstance(files, dict):
+        raise ReleaseError(f"{MANIFEST} has no files object.")
+    return Manifest(
+        version=str(found.get("version")),
+        store_paths=_texts(found.get("store_paths"), _STORE_PATH),
+        models=_texts(found.get("models"), _PLAIN_PATH),
+        files={name: _pinned(name, entry) for name, entry in files.items()},
+    )
+
+
+def _texts(value: object, pattern: re.Pattern[str]) -> tuple[str, ...]:
+    entries = value if isinstance(value, list) else [None]
+    for each in entries:
+        if not isinstance(each, str) or not pattern.fullmatch(each):
+            raise ReleaseError(f"{MANIFEST} holds {repr(each)[:80]}, which is no plain path.")
+    return tuple(entries)
+
+
+def _pinned(name: str, entry: object) -> PinnedFile:
+    sha256 = entry.get("sha256") if isinstance(entry, dict) else None
+    size = entry.get("size") if isinstance(entry, dict) else None
+    if not _PLAIN_PATH.fullmatch(name):
+        raise ReleaseError(f"{MANIFEST} holds {name[:80]!r}, which is no plain path.")
+    if not isinstance(sha256, str) or not SHA256.fullmatch(sha256) or type(size) is not int:
+        raise ReleaseError(f"{MANIFEST} holds {name[:80]!r} without sha256 and size.")
+    return PinnedFile(sha256, size)

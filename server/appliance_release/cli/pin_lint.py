@@ -1,0 +1,40 @@
+"""`appliance pin lint`: what is wrong with manifests, told before a cluster is."""
+
+from __future__ import annotations
+
+import json
+import sys
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from appliance.console.ink import printable
+from appliance_release.cli.pin_part import EXIT_FOUND, add_part
+
+if TYPE_CHECKING:
+    import argparse
+
+    from appliance.cli.parsing import Commands
+
+
+def add_lint(parts: Commands) -> None:
+    lint = add_part(parts, "lint", "check manifests", run_lint)
+    lint.add_argument("paths", nargs="*", type=Path, help="files or directories [default k8s]")
+    lint.add_argument("--json", action="store_true", help="print a JSON list of findings")
+
+
+def run_lint(arguments: argparse.Namespace) -> int:
+    from appliance_release.manifests.lint import lint_paths
+
+    findings, notes = lint_paths(arguments.paths or [arguments.directory])
+    if arguments.json:
+        print(json.dumps([asdict(finding) for finding in findings], indent=2))
+    else:
+        for finding in findings:
+            print(printable(str(finding)))
+    for note in notes:
+        print(f"note: {note}", file=sys.stderr)
+    if not findings:
+        return 0
+    print(f"{len(findings)} to put right.", file=sys.stderr)
+    return EXIT_FOUND

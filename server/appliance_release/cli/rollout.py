@@ -1,0 +1,233 @@
+"""`appliance rollout`: whether a cluster runs what is pinned, and why a rollout hangs."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import sys
+import time
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from appliance.cli.parsing import HelpFormatter, add_command, examples
+from appliance.console.ink import Ink, printable
+from appliance.console.terminal import ERASE_REST, Terminal
+from appliance.errors import ReleaseError
+
+if TYPE_CHECKING:
+    import argparse
+    from collections.abc import Iterator, Mapping
+
+    from appliance.cli.parsing import Commands
+    from appliance_release.pins.pin_record import PinRecord
+    from appliance_release.rollout.kubectl import Cluster
+    from appliance_release.rollout.rollout import PodState, Rollout, Target, Verdict
+
+BAR_WIDTH = 24
+INTERVAL_S = 1.0
+MAX_FAILURES = 3  # in a row, of asking a cluster that is watched
+
+CODES = """exit codes:
+   0  every pod runs what is pinned, and the rollout is finished
+   4  the question could not be asked
+  10  drift: a Deployment or pod was told another generation
+  11  unpinned: a Deployment or pod was told no generation
+  12  tampered: other hashes than recorded, or an annotation changed later
+  13  unknown: a pod does not answer, or nothing is recorded to compare with
+  14  the rollout is not finished, or has failed"""
+
+
+def add_parser(commands: Commands) -> None:
+    parser = add_command(
+        commands,
+        "rollout",
+        summary="whether a cluster runs what is pinned",
+        description="Compare what an overlay pins with what runs in the cluster, through kubectl"
+        "\nand your own credentials. Nothing is changed.",
+        examples=examples(
+            ("appliance rollout status production", "what pods were told, and why it hangs"),
+            ("appliance rollout status production --watch", "until the rollout is finished"),
+            ("appliance rollout verify production", "what servers report, against the record"),
+            after=CODES,
+        ),
+    )
+    parts = parser.add_subparsers(dest="part", metavar="WHAT", title="commands", required=True)
+    _add(parts, "status", "what pods were told to run, and why a rollout hangs (reads objects)")
+    _add(parts, "verify", "ask each server for its hashes, too (needs pods/portforward)")
+
+
+def run(arguments: argparse.Namespace, environ: Mapping[str, str]) -> int:
+    from appliance_release.rollout.kubectl import Kubectl
+    from appliance_release.rollout.rollout import worst
+    from appliance_release.rollout.target import find_targets
+
+    flags = ["--context", arguments.context] if arguments.context else []
+    targets = find_targets(arguments.directory, arguments.overlay)
+    if arguments.namespace:
+        targets = [replace(target, namespace=arguments.namespace) for target in targets]
+    terminal = Terminal(sys.stderr)
+    ink = Ink.of(sys.stdout, environ)
+    return worst(
+        *(show(Kubectl(flags=flags), target, arguments, terminal, ink) for target in targets)
+    )
+
+
+def show(
+    cluster: Cluster,
+    target: Target,
+    arguments: argparse.Namespace,
+    terminal: Terminal,
+    ink: Ink,
+) -> Verdict:
+    from appliance_release.rollout.rollout import read_rollout, verify_pods
+
+    if arguments.watch:
+        watch(cluster, target, arguments.timeout, terminal)
+    rollout = read_rollout(cluster, target)
+    if arguments.part == "verify":
+        rollout = verify_pods(cluster, rollout, find_record(arguments.directory, target))
+    if arguments.json:
+        verdict = rollout.verdict.name.lower()
+        print(json.dumps(asdict(rollout) | {"verdict": verdict}, indent=2, default=str))
+    else:
+        print("\n".join(describe(rollout, ink, is_verified=arguments.part == "verify")))
+    return rollout.verdict
+
+
+def watch(cluster: Cluster, target: Target, timeout_s: float, terminal: Terminal) -> None:
+    """Until it is finished, has failed or time is up; then the table says the rest."""
+    started_s = time.monotonic()
+    shown = ""
+    for rollout in follow(cluster, target):
+        elapsed_s = time.monotonic() - started_s
+        line = progress(rollout)
+        if terminal.is_interactive:
+            text = f"  {bar(rollout)} {elapsed_s:.0f} s, {line}"
+            terminal.write(f"\r{text[: shutil.get_terminal_size().columns - 1]}{ERASE_REST}")
+        elif line != shown:
+            terminal.write(f"{line}\n")
+        shown = line
+        if rollout.is_complete or rollout.has_failed or elapsed_s >= timeout_s:
+            break
+        time.sleep(INTERVAL_S)
+    if terminal.is_interactive:
+        terminal.write(f"\r{ERASE_REST}")
+
+
+def follow(cluster: Cluster, target: Target) -> Iterator[Rollout]:
+    """Again and again; a cluster that does not answer once or twice is asked again."""
+    from appliance_release.rollout.rollout import read_rollout
+
+    num_failures = 0
+    while True:
+        try:
+            rollout = read_rollout(cluster, target)
+        except ReleaseError:
+            num_failures += 1
+            if num_failures == MAX_FAILURES:
+                raise
+            time.sleep(INTERVAL_S)
+            continue
+        num_failures = 0
+        yield rollout
+
+
+def find_record(directory: Path, target: Target) -> PinRecord | None:
+    from appliance_release.pins.pin_record import read_record
+    from appliance_release.pins.reference import parse_reference, why_not_pinned
+
+    if why_not_pinned(target.pinned) is not None:
+        return None
+    return read_record(directory, parse_reference(target.pinned))
+
+
+def bar(rollout: Rollout) -> str:
+    done = rollout.num_available / max(1, rollout.num_wanted)
+    filled = round(min(1.0, done) * BAR_WIDTH)
+    return f"[{'#' * filled}{'-' * (BAR_WIDTH - filled)}]"
+
+
+def progress(rollout: Rollout) -> str:
+    text = f"{rollout.num_available} of {rollout.num_wanted} new pods available"
+    if rollout.num_old:
+        text += f", {rollout.num_old} old still there"
+    waiting = [pod for pod in rollout.pods if pod.reason]
+    if waiting:
+        text += f"; {waiting[0].name}: {printable(str(waiting[0].reason))[:80]}"
+    return text
+
+
+def describe(rollout: Rollout, ink: Ink, *, is_verified: bool) -> Iterator[str]:
+    target = rollout.target
+    yield ink.bold(f"Deployment {target.deployment} in {target.namespace}")
+    yield f"  pinned   {target.pinned}"
+    yield f"  told     {rollout.told or 'no generation'}"
+    yield f"  rollout  {state(rollout)}"
+    for reason in rollout.reasons:
+        yield ink.warning(f"  {printable(reason)}")
+    if rollout.pods:
+        yield ""
+    for pod in rollout.pods:
+        yield from describe_pod(pod, ink, is_verified=is_verified)
+    yield ""
+    yield f"  {MEANINGS[rollout.verdict.name]}"
+
+
+def state(rollout: Rollout) -> str:
+    if rollout.is_complete:
+        return f"finished: {rollout.num_wanted} of {rollout.num_wanted} available"
+    word = "failed" if rollout.has_failed else "under way"
+    return f"{word}: {progress(rollout)}"
+
+
+def describe_pod(pod: PodState, ink: Ink, *, is_verified: bool) -> Iterator[str]:
+    ready = "ready" if pod.is_ready else pod.phase.lower()
+    restarts = f", {pod.restarts} restarts" if pod.restarts else ""
+    yield f"  {pod.name}  told {pod.told or 'nothing'}, {ready}{restarts}"
+    if is_verified and pod.hashes is not None:
+        hashes = ", ".join(f"{name} {short(value)}" for name, value in pod.hashes.items())
+        yield f"    reports {printable(str(pod.reported))}: {printable(hashes)}"
+    for said in (pod.reason, pod.said):
+        if said:
+            yield ink.warning(f"    {printable(said)}")
+
+
+def short(digest: object) -> str:
+    return "none" if digest is None else str(digest)[:12]
+
+
+MEANINGS = {
+    "OK": "ok: what runs is what is pinned",
+    "UNKNOWN": "unknown: not all of it could be compared",
+    "DRIFT": "drift: something was told another generation. Apply the overlay, or change its pin.",
+    "UNFINISHED": "not finished: pods of the pinned generation are not all available yet",
+    "UNPINNED": "unpinned: what runs depends on when it started. Pin it and apply.",
+    "TAMPERED": "tampered: what runs is not what was recorded of this generation",
+}
+
+
+def _add(parts: Commands, name: str, summary: str) -> None:
+    parser = parts.add_parser(
+        name, help=summary, description=summary, formatter_class=HelpFormatter, allow_abbrev=False,
+        epilog=CODES,
+    )  # fmt: skip
+    parser.add_argument("overlay", help="such as production")
+    parser.add_argument(
+        "--directory",
+        type=Path,
+        default=Path("k8s"),
+        metavar="DIR",
+        help="where overlays/ and pins/ are [default k8s]",
+    )
+    parser.add_argument("--context", metavar="NAME", help="kubectl context [default the current]")
+    parser.add_argument("--namespace", metavar="NAME", help="instead of the overlay's")
+    parser.add_argument("--watch", action="store_true", help="wait until the rollout has ended")
+    parser.add_argument(
+        "--timeout",
+        type=float,
+        default=900.0,
+        metavar="S",
+        help="seconds to watch at most [default 900]",
+    )
+    parser.add_argument("--json", action="store_true", help="print one JSON object a Deployment")

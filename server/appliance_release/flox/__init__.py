@@ -1,0 +1,1 @@
+"""Checks Flox environments and packages without Flox."""

@@ -1,0 +1,1 @@
+"""Locks: what a build is made of, pinned by size and hash."""

@@ -1,0 +1,1 @@
+"""Checks Kubernetes manifests of the server."""

@@ -1,0 +1,246 @@
+"""What a pod of our server must say so that it starts, is found out when it hangs, and drains."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import fields
+from typing import TYPE_CHECKING
+
+from appliance.errors import SettingsError
+from appliance.settings import PREFIX, Settings, parse_setting
+from appliance_release.manifests.kubernetes_manifest import (
+    mapping,
+    number,
+    quantity,
+    sequence,
+    value_at,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from appliance_release.manifests.kubernetes_manifest import Finding, PodTemplate
+    from appliance_release.manifests.yaml_document import Path
+
+    Container = dict[str, object]
+
+ENDPOINTS = {
+    "startupProbe": ("/readyz", "/health"),
+    "readinessProbe": ("/readyz", "/health"),
+    "livenessProbe": ("/livez",),
+}
+MIN_LIVENESS_S = 30  # a busy server may be late; restarting it costs a whole load
+CLOSING_S = 5  # of the drain's last step, as docs/operations.md has it
+DEFAULT_GRACE_S = 30.0
+SECRET = re.compile(r"(KEY|TOKEN|SECRET|PASSWORD|PASSWD|CREDENTIALS?)$")
+LOOPBACK = {"127.0.0.1", "localhost", "::1"}
+
+
+def check_probes(pod: PodTemplate) -> Iterator[Finding]:
+    for path, container in pod.containers():
+        for name, endpoints in ENDPOINTS.items():
+            yield from _check_probe(pod, (*path, name), container.get(name), endpoints)
+        liveness = mapping(container.get("livenessProbe"))
+        if liveness and _budget_s(liveness) < MIN_LIVENESS_S:
+            yield pod.finding(
+                (*path, "livenessProbe", "failureThreshold"),
+                f"a server that is late for {_budget_s(liveness):g} s is killed, and loads again.",
+                f"Let failureThreshold times periodSeconds be {MIN_LIVENESS_S} s or more.",
+            )
+        startup_s = _budget_s(mapping(container.get("startupProbe")))
+        deadline_s = number(pod.manifest.at("spec", "progressDeadlineSeconds")) or 600
+        if pod.manifest.kind == "Deployment" and deadline_s <= startup_s:
+            yield pod.manifest.finding(
+                ("spec", "progressDeadlineSeconds"),
+                f"a rollout is given up while the startup probe still waits ({startup_s:g} s).",
+                f"Write more than {startup_s:g}.",
+            )
+
+
+def _check_probe(
+    pod: PodTemplate, path: Path, value: object, endpoints: tuple[str, ...]
+) -> Iterator[Finding]:
+    probe = mapping(value)
+    name = str(path[-1])
+    if not probe:
+        yield pod.finding(path, WITHOUT[name], f"Add one: httpGet of {endpoints[0]}.")
+        return
+    asked = value_at(probe, ("httpGet", "path"))
+    if asked not in endpoints:
+        yield pod.finding(
+            (*path, "httpGet", "path"),
+            f"the {name} must ask what it is about.",
+            f"Write {endpoints[0]}.",
+        )
+    port = value_at(probe, ("httpGet", "port"))
+    if port not in pod.ports():
+        yield pod.finding(
+            (*path, "httpGet", "port"),
+            "no container has such a port.",
+            "Write http, or whatever the container's port is called.",
+        )
+
+
+WITHOUT = {
+    "startupProbe": "nobody notices a load that never ends.",
+    "readinessProbe": "requests are sent to a server that still loads its model.",
+    "livenessProbe": "nobody restarts a server that hangs.",
+}
+
+
+def check_drain(pod: PodTemplate) -> Iterator[Finding]:
+    """Everything that happens between SIGTERM and the end must fit into the grace period."""
+    grace_s = number(pod.at("spec", "terminationGracePeriodSeconds"))
+    for path, container in pod.containers():
+        delay_s = _setting(container, "drain_delay_s")
+        timeout_s = _setting(container, "drain_timeout_s")
+        hook = mapping(value_at(container, ("lifecycle", "preStop")))
+        sleep_s = number(value_at(hook, ("sleep", "seconds"))) or 0
+        if delay_s is None or timeout_s is None:
+            continue  # not a number here: check_settings says so, or nobody can know
+        if delay_s == 0 and not hook:
+            yield pod.finding(
+                _variable_path(path, container, "drain_delay_s"),
+                "the server stops taking requests before load balancers know that it ends.",
+                "Set APPLIANCE_DRAIN_DELAY_S to the seconds they need, such as 10.",
+            )
+        needed_s = sleep_s + delay_s + timeout_s + CLOSING_S
+        if (DEFAULT_GRACE_S if grace_s is None else grace_s) <= needed_s:
+            hooked = f"preStop {sleep_s:g} s + " if sleep_s else ""
+            yield pod.finding(
+                ("spec", "terminationGracePeriodSeconds"),
+                f"{hooked}drain delay {delay_s:g} s + drain timeout {timeout_s:g} s + "
+                f"{CLOSING_S} s do not fit into it, and what still runs is killed.",
+                f"Write more than {needed_s:g}, or shorten the drain.",
+            )
+
+
+def check_settings(pod: PodTemplate) -> Iterator[Finding]:
+    known = {field.name for field in fields(Settings)}
+    for path, container in pod.containers():
+        for index, variable in enumerate(sequence(container.get("env"))):
+            name, value = str(mapping(variable).get("name")), mapping(variable).get("value")
+            field = name.removeprefix(PREFIX).lower()
+            where = (*path, "env", index, "value")
+            if name.startswith(PREFIX) and field not in known:
+                yield pod.finding(
+                    (*path, "env", index, "name"),
+                    "the server has no such setting and would not start.",
+                    "`appliance serve --help` lists them.",
+                )
+            elif name.startswith(PREFIX) and value is not None and "$(" not in str(value):
+                yield from _check_value(pod, where, name, field, value)
+        yield from _check_address(pod, path, container)
+
+
+def check_open_secrets(pod: PodTemplate) -> Iterator[Finding]:
+    for path, container in pod.every_container():
+        for index, variable in enumerate(sequence(container.get("env"))):
+            name = str(mapping(variable).get("name"))
+            if SECRET.search(name) and mapping(variable).get("value") is not None:
+                yield pod.finding(
+                    (*path, "env", index, "value"),
+                    f"{name} lies open in a manifest.",
+                    "Take it from a Secret: valueFrom.secretKeyRef.",
+                )
+
+
+def _check_value(
+    pod: PodTemplate, where: Path, name: str, field: str, value: object
+) -> Iterator[Finding]:
+    if not isinstance(value, str):
+        yield pod.finding(where, "values of variables are strings.", f'Write "{value}".')
+        return
+    try:
+        parse_setting(name, field, value)
+    except SettingsError as error:
+        yield pod.finding(where, f"the server would not start: {error.message}", "Correct it.")
+
+
+def _check_address(pod: PodTemplate, path: Path, container: Container) -> Iterator[Finding]:
+    host = _variable(container, "host")
+    if host is None or host in LOOPBACK:
+        yield pod.finding(
+            _variable_path(path, container, "host"),
+            "the server would listen where neither probes nor Services reach it.",
+            "Set APPLIANCE_HOST to 0.0.0.0.",
+        )
+    port = number(_variable(container, "port") or 8000)
+    if port is not None and port not in pod.ports():
+        yield pod.finding(
+            _variable_path(path, container, "port"),
+            f"the server would listen on {port:g}, and no containerPort says so.",
+            "Make both the same.",
+        )
+
+
+def check_resources(pod: PodTemplate) -> Iterator[Finding]:
+    for path, container in pod.containers():
+        own = (*path, "resources")
+        requests = mapping(value_at(container, ("resources", "requests")))
+        limits = mapping(value_at(container, ("resources", "limits")))
+        for name in ("cpu", "memory"):
+            if name not in requests:
+                yield pod.finding(
+                    (*own, "requests", name),
+                    "the scheduler puts the pod where there is no room for it.",
+                    "Write what the server needs: k8s/README.md has measurements.",
+                )
+        if quantity(limits.get("memory")) != quantity(requests.get("memory")):
+            yield pod.finding(
+                (*own, "limits", "memory"),
+                "weights and cache are taken at the start and kept, so there is nothing to burst.",
+                "Make it the same as the request.",
+            )
+        if "cpu" in limits:
+            yield pod.finding(
+                (*own, "limits", "cpu"),
+                "a limit stops all threads in the middle of a step.",
+                "Remove it; the request and APPLIANCE_THREADS bound what the server takes.",
+            )
+        yield from _check_threads(pod, path, container, requests)
+
+
+def _check_threads(
+    pod: PodTemplate, path: Path, container: Container, requests: dict[str, object]
+) -> Iterator[Finding]:
+    threads, cpus = _variable(container, "threads"), quantity(requests.get("cpu"))
+    count = number(threads)
+    if threads is None or (count is not None and cpus is not None and count > max(cpus, 1)):
+        yield pod.finding(
+            _variable_path(path, container, "threads"),
+            "the server would run more threads than it asked for CPUs, and slow its neighbours.",
+            "Take it from the request: valueFrom.resourceFieldRef of requests.cpu.",
+        )
+
+
+def _budget_s(probe: dict[str, object]) -> float:
+    """How long a probe may fail in a row; with Kubernetes' own defaults."""
+    return (number(probe.get("periodSeconds")) or 10) * (number(probe.get("failureThreshold")) or 3)
+
+
+def _variable(container: Container, field: str) -> object:
+    """What is set, as text; the source if it is set by reference; None if it is not set."""
+    for variable in sequence(container.get("env")):
+        if mapping(variable).get("name") == PREFIX + field.upper():
+            return mapping(variable).get("value", mapping(variable).get("valueFrom"))
+    return None
+
+
+def _setting(container: Container, field: str) -> float | None:
+    """The number that the server will use; None where only the cluster knows."""
+    value = _variable(container, field)
+    if value is None:
+        return float(getattr(Settings(), field))
+    return number(value)
+
+
+def _variable_path(path: Path, container: Container, field: str) -> Path:
+    """Of the variable's value; of the variable as if it stood there, where it does not."""
+    for index, variable in enumerate(sequence(container.get("env"))):
+        if mapping(variable).get("name") == PREFIX + field.upper():
+            return (*path, "env", index, "value")
+    return (*path, "env", PREFIX + field.upper())
+
+
+SERVER_RULES = (check_probes, check_drain, check_settings, check_open_secrets, check_resources)

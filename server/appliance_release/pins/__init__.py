@@ -1,0 +1,1 @@
+"""Pins: which generation an overlay runs, and the history of that."""

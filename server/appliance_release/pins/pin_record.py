@@ -1,0 +1,191 @@
+"""Binds a generation to hashes: its manifest.lock, its store paths and what a server of it reports.
+
+A generation is a number on a hub, and what it stands for can be overwritten there; a record cannot
+follow. What was not recorded is absent, never assumed.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from appliance.errors import ReleaseError
+from appliance_release.locks.lock_file import write_whole
+from appliance_release.locks.nar import hash_path
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from appliance_release.pins.reference import Reference
+
+IDENTITY = ("weights", "tokenizer", "template", "server")
+STORE = "/nix/store/"
+
+_SHA256 = re.compile(r"[0-9a-f]{64}")
+_STORE_PATH = re.compile(r"/nix/store/[0-9a-z]{32}-[A-Za-z0-9+._?=-]+")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PinRecord:
+    """`store_paths` maps each path to its NAR hash, or to None where it was not on the machine."""
+
+    reference: str
+    manifest_lock: str | None = None
+    store_paths: dict[str, str | None] = field(default_factory=dict)
+    identity: dict[str, str | None] = field(default_factory=dict)
+
+    def text(self) -> str:
+        return json.dumps({"record": 1, **asdict(self)}, indent=2, sort_keys=True) + "\n"
+
+    @property
+    def digest(self) -> str:
+        return hashlib.sha256(self.text().encode()).hexdigest()
+
+    @property
+    def missing(self) -> list[str]:
+        """The parts that nobody has recorded yet."""
+        parts = {
+            "manifest.lock": self.manifest_lock,
+            "store paths": self.store_paths and all(self.store_paths.values()),
+            "identity": self.identity,
+        }
+        return [name for name, value in parts.items() if not value]
+
+
+def record_path(directory: Path, reference: Reference) -> Path:
+    name = f"{reference.generation}.json"
+    return directory / "pins" / reference.owner / reference.name / name
+
+
+def read_record(directory: Path, reference: Reference) -> PinRecord | None:
+    """None where the generation was never recorded."""
+    path = record_path(directory, reference)
+    try:
+        facts = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError, RecursionError) as error:
+        raise ReleaseError(f"{path} cannot be read: {error}.") from None
+    if not isinstance(facts, dict) or facts.pop("record", None) != 1:
+        raise ReleaseError(f"{path} is not a record that this version reads.")
+    try:
+        record = PinRecord(**facts)
+    except TypeError:
+        raise ReleaseError(f"{path} has parts that a record does not have.") from None
+    if not _is_whole(record):
+        raise ReleaseError(
+            f"{path} is damaged: a part of it is of another kind than `appliance pin record` "
+            "writes. Restore it from version control."
+        )
+    if record.reference != str(reference):
+        raise ReleaseError(f"{path} is the record of {record.reference}, not of {reference}.")
+    return record
+
+
+def write_record(directory: Path, reference: Reference, record: PinRecord) -> Path:
+    path = record_path(directory, reference)
+    write_whole(path, record.text())
+    return path
+
+
+def join_records(old: PinRecord | None, new: PinRecord) -> PinRecord:
+    """What both say; a ReleaseError where they disagree, for a generation never changes."""
+    if old is None:
+        return new
+    if old.manifest_lock and new.manifest_lock and old.manifest_lock != new.manifest_lock:
+        raise _overwritten(new.reference, "manifest.lock", old.manifest_lock, new.manifest_lock)
+    store_paths = _join(new.reference, old.store_paths, new.store_paths)
+    identity = _join(new.reference, old.identity, new.identity)
+    lock = new.manifest_lock or old.manifest_lock
+    return replace(new, manifest_lock=lock, store_paths=store_paths, identity=identity)
+
+
+def hash_lock(path: Path) -> tuple[str, list[str]]:
+    """The SHA-256 of a manifest.lock, and the store paths of the packages that it locks."""
+    try:
+        content = path.read_bytes()
+        lock = json.loads(content)
+        packages = lock["packages"]
+        outputs = [list(package.get("outputs", {}).values()) for package in packages]
+        paths = {str(path) for each in outputs for path in each}
+    except OSError as error:
+        raise ReleaseError(f"{path} cannot be read: {error.strerror}.") from None
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        raise ReleaseError(
+            f"{path} is not a manifest.lock of Flox: it has no list of packages. "
+            "It lies in .flox/env/ of the environment."
+        ) from None
+    return hashlib.sha256(content).hexdigest(), sorted(paths)
+
+
+def hash_store_path(text: str, store: Path = Path(STORE)) -> str | None:
+    """The NAR hash of a store path; None where it is not on this machine."""
+    if not _STORE_PATH.fullmatch(text):
+        raise ReleaseError(f"{text!r} is not a store path, such as {STORE}…-llama-server-0.1.0.")
+    path = store / text.removeprefix(STORE)
+    return hash_path(path) if path.is_symlink() or path.exists() else None
+
+
+def read_identity(text: str, source: str) -> dict[str, str | None]:
+    """The hashes in what GET /version answers, or `appliance version --json` prints."""
+    try:
+        hashes = json.loads(text)["hashes"]
+        identity = {name: hashes[name] for name in IDENTITY}
+    except (ValueError, KeyError, TypeError, RecursionError):
+        raise ReleaseError(
+            f"{source} is not what GET /version answers: it has no hashes of "
+            f"{', '.join(IDENTITY)}. Ask a server that is ready."
+        ) from None
+    for name, digest in identity.items():
+        if not (name == "template" and digest is None) and not _is_sha256(digest):
+            raise ReleaseError(f"{source} has {digest!r} as hash of {name}; it must be a SHA-256.")
+    return identity
+
+
+def read_identity_file(path: Path) -> dict[str, str | None]:
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ReleaseError(f"{path} cannot be read: {error}.") from None
+    return read_identity(text, str(path))
+
+
+def _is_whole(record: PinRecord) -> bool:
+    parts: tuple[object, ...] = (record.store_paths, record.identity)
+    values = [
+        value for part in parts if isinstance(part, dict) for value in (*part, *part.values())
+    ]
+    return (
+        all(isinstance(part, dict) for part in parts)
+        and all(value is None or isinstance(value, str) for value in values)
+        and set(record.identity) in (set(), set(IDENTITY))
+        and (record.manifest_lock is None or _is_sha256(record.manifest_lock))
+    )
+
+
+def _is_sha256(digest: object) -> bool:
+    return isinstance(digest, str) and _SHA256.fullmatch(digest) is not None
+
+
+def _join(
+    reference: str, old: Mapping[str, str | None], new: Mapping[str, str | None]
+) -> dict[str, str | None]:
+    joined = dict(old)
+    for name, digest in new.items():
+        known = joined.get(name)
+        if known is not None and digest is not None and known != digest:
+            raise _overwritten(reference, name, known, digest)
+        joined[name] = known if digest is None else digest
+    return joined
+
+
+def _overwritten(reference: str, name: str, old: str, new: str) -> ReleaseError:
+    return ReleaseError(
+        f"{reference} was recorded with {name} {old}, and now it is {new}. A generation does not "
+        "change: either it was overwritten on the hub, or these are hashes of another one. Push "
+        "a new generation; delete the record only if it was wrong from the start."
+    )

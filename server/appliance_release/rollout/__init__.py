@@ -1,0 +1,1 @@
+"""Compares what a cluster runs with what is pinned."""
