@@ -14,8 +14,10 @@ import pytest
 import uvicorn
 
 from appliance.api.http.state import ApplianceState
+from appliance.completion import CompletionService, ListedModel, Served
 from appliance.metrics import Metrics
 from appliance.models.identity import Identity
+from appliance.models.table import LOADING, ModelTable
 from appliance.serve.app import create_app
 from appliance.serve.http1 import BoundedHttpProtocol
 from tests.api.fake_service import FakeService
@@ -50,13 +52,34 @@ def make_state(
     """Ready if there is a service, else loading."""
     state = ApplianceState(
         metrics=Metrics(),
+        models=ModelTable(ListedModel(name=MODEL, status="loading", reason=LOADING)),
         max_body_bytes=MAX_BODY_BYTES,
         bound_host=bound_host,
         generation="7",
     )
     if service is not None:
-        state.become_ready(service, make_identity(), max_context_tokens=MAX_CONTEXT_TOKENS)
+        become_ready(state, service)
     return state
+
+
+def become_ready(
+    state: ApplianceState,
+    service: CompletionService,
+    identity: Identity | None = None,
+    *,
+    max_choices: int | None = None,
+) -> None:
+    """Let `service` answer as the one model."""
+    identity = identity or make_identity()
+    served = Served(
+        completions=service,
+        embedder=service,
+        identity=identity,
+        max_context_tokens=MAX_CONTEXT_TOKENS,
+        max_choices=max_choices,
+    )
+    state.models = ModelTable(ListedModel(name=identity.model, status="ready", served=served))
+    state.become_ready()
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ import pytest
 
 from appliance.completion import CompletionRequest, Delta
 from appliance.errors import EngineFailure, Overloaded
-from tests.api.conftest import MODEL, WAIT_S, FakeServer, make_identity
+from tests.api.conftest import MODEL, WAIT_S, FakeServer, become_ready, make_identity
 from tests.api.events import read_events
 from tests.api.fake_service import FakeService, say
 
@@ -225,13 +225,14 @@ def test_more_answers_than_ever_fit_are_refused(
     fake_server: FakeServer, monkeypatch: pytest.MonkeyPatch, http: httpx2.Client
 ) -> None:
     """Not as overload, which would end if the client waited."""
-    monkeypatch.setattr(fake_server.state, "max_choices", 2)
+    monkeypatch.setattr(fake_server.state, "models", fake_server.state.models)
+    become_ready(fake_server.state, fake_server.service, max_choices=2)
     ask(http, n=2)
     ask(http, prompt=["a", "b"])
     cases: list[tuple[str, dict[str, Any], str, str]] = [
         (PATH, {"prompt": "a", "n": 3}, "n", "`n` is 3"),
-        (PATH, {"prompt": ["a", "b"], "n": 2}, "n", "4 answers"),
-        (PATH, {"prompt": ["a", "b", "c"]}, "prompt", "3 answers"),
+        (PATH, {"prompt": ["a", "b"], "n": 2}, "n", "4 completions"),
+        (PATH, {"prompt": ["a", "b", "c"]}, "prompt", "3 completions"),
         ("/v1/embeddings", {"input": ["a", "b", "c"]}, "input", "at most 2"),
         ("/v1/chat/completions", {"messages": [{"role": "user", "content": "a"}], "n": 3},
          "n", "at most 2"),

@@ -11,7 +11,7 @@ import pytest
 import appliance
 from appliance.api.http.state import ApplianceState
 from appliance.serve.app import create_app
-from tests.api.conftest import MAX_CONTEXT_TOKENS, MODEL, make_identity, make_state
+from tests.api.conftest import MODEL, become_ready, make_identity, make_state
 from tests.api.fake_service import FakeService
 
 pytestmark = pytest.mark.anyio
@@ -38,10 +38,6 @@ async def app(state: ApplianceState) -> AsyncIterator[httpx2.AsyncClient]:
         yield client
 
 
-def become_ready(state: ApplianceState) -> None:
-    state.become_ready(FakeService(), make_identity(), max_context_tokens=MAX_CONTEXT_TOKENS)
-
-
 @pytest.mark.parametrize("path", ["/health", "/readyz"])
 async def test_readiness_follows_the_servers_life(
     state: ApplianceState, app: httpx2.AsyncClient, path: str
@@ -50,7 +46,7 @@ async def test_readiness_follows_the_servers_life(
     assert (loading.status_code, loading.json()["status"]) == (503, "loading")
     assert loading.json()["reason"] == "The model is being loaded."
 
-    become_ready(state)
+    become_ready(state, FakeService())
     ready = await app.get(path)
     assert ready.status_code == 200
     assert ready.json() == {
@@ -65,6 +61,7 @@ async def test_readiness_follows_the_servers_life(
             "template": None,
             "server": "c" * 12,
         },
+        "models": [{"model": MODEL, "status": "ready", "required": True, "reason": ""}],
     }
     assert ready.headers["cache-control"] == "no-store"
 
@@ -85,7 +82,7 @@ async def test_a_server_that_drains_while_it_loads_does_not_become_ready(
     state: ApplianceState, app: httpx2.AsyncClient
 ) -> None:
     state.drain()
-    become_ready(state)
+    become_ready(state, FakeService())
     assert (await app.get("/health")).json()["status"] == "draining"
 
 
@@ -113,7 +110,7 @@ async def test_until_the_model_answers_requests_are_told_to_come_back(
 async def test_while_it_drains_the_engine_decides_what_is_still_served(
     state: ApplianceState, app: httpx2.AsyncClient, path: str, body: object
 ) -> None:
-    become_ready(state)
+    become_ready(state, FakeService())
     state.drain()
     assert (await app.post(path, json=body)).status_code == 200
 
@@ -135,15 +132,16 @@ async def test_the_version_is_known_before_the_model(
         "fingerprint": None,
         "hashes": None,
         "runtime": None,
+        "models": [{"model": MODEL, "fingerprint": None, "hashes": None, "runtime": None}],
     }
-    become_ready(state)
+    become_ready(state, FakeService())
     after = (await app.get("/version")).json()
     assert after["hashes"]["weights"] == "a" * 64
     assert after["runtime"]["isa"] == "x86-64"
 
 
 async def test_the_metrics_follow_readiness(state: ApplianceState, app: httpx2.AsyncClient) -> None:
-    become_ready(state)
+    become_ready(state, FakeService())
     response = await app.get("/metrics")
     assert response.headers["content-type"] == "text/plain; version=0.0.4; charset=utf-8"
     assert "appliance_ready 1.0" in response.text
@@ -155,7 +153,7 @@ async def test_a_model_may_have_slashes_in_its_name(
     state: ApplianceState, app: httpx2.AsyncClient
 ) -> None:
     identity = replace(make_identity(), model="org/tiny")
-    state.become_ready(FakeService(), identity, max_context_tokens=MAX_CONTEXT_TOKENS)
+    become_ready(state, FakeService(), identity)
     assert (await app.get("/v1/models/org/tiny")).json()["id"] == "org/tiny"
     assert (await app.get("/v1/models/org%2Ftiny")).json()["id"] == "org/tiny"
     assert (await app.get("/v1/models/tiny")).status_code == 404

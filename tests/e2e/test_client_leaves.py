@@ -13,13 +13,14 @@ import pytest
 import uvicorn
 
 from appliance.api.http.state import ApplianceState
-from appliance.completion import CompletionService
+from appliance.completion import CompletionService, ListedModel, Served
 from appliance.completion.service import SamplingDefaults, TextModel
 from appliance.engine.engine import Engine
 from appliance.engine.sequence import Batch, ChunkOutput
 from appliance.metrics import Metrics
 from appliance.models.directory import embedded_model_path
 from appliance.models.identity import Identity
+from appliance.models.table import ModelTable
 from appliance.serve.app import create_app
 from appliance.text.chat_template import ChatTemplate
 from appliance.text.grammar import GrammarCompiler
@@ -74,9 +75,17 @@ class GatedServer:
             defaults=SamplingDefaults(),
         )
         metrics = Metrics()
-        state = ApplianceState(metrics=metrics, max_body_bytes=100_000, bound_host="127.0.0.1")
         service = CompletionService(self.engine, text)
-        state.become_ready(service, IDENTITY, max_context_tokens=1024)
+        served = Served(
+            completions=service, embedder=service, identity=IDENTITY, max_context_tokens=1024
+        )
+        state = ApplianceState(
+            metrics=metrics,
+            models=ModelTable(ListedModel(name=IDENTITY.model, status="ready", served=served)),
+            max_body_bytes=100_000,
+            bound_host="127.0.0.1",
+        )
+        state.become_ready()
         metrics.watch_engine(self.engine)
         self.metrics = metrics
         self.engine.start()

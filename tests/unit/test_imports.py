@@ -43,18 +43,16 @@ RULES = {
     "models": Rule("errors machine settings engine text completion", "numpy torch"),
     "access": Rule("errors"),
     "api.http": Rule(
-        "errors logs metrics completion models.identity api.schema",
+        "errors logs metrics completion api.schema",
         "fastapi pydantic pydantic_core starlette",
     ),
     "api.schema": Rule("errors completion api.http", "fastapi pydantic pydantic_core starlette"),
-    "api.native": Rule(
-        "errors completion models.identity api.http api.schema", "fastapi pydantic starlette"
-    ),
+    "api.native": Rule("errors completion api.http api.schema", "fastapi pydantic starlette"),
     "api.openai": Rule(
-        "errors completion models.identity api.http api.schema",
+        "errors completion api.http api.schema",
         "fastapi pydantic pydantic_core starlette",
     ),
-    "api.ops": Rule("errors metrics api.http api.schema", "fastapi pydantic starlette"),
+    "api.ops": Rule("errors metrics completion api.http api.schema", "fastapi pydantic starlette"),
     "api.web": Rule("errors api.http api.schema", "fastapi fastapi_offline starlette"),
     "api": Rule(),
     "serve": Rule(

@@ -10,6 +10,18 @@ from appliance.completion.answer import (
     ToolCall,
     Usage,
 )
+from appliance.completion.protocol import (
+    Asker,
+    Completions,
+    Embedder,
+    ListedModel,
+    Models,
+    ModelStatus,
+    Provenance,
+    Served,
+    Stream,
+    model_not_found,
+)
 from appliance.completion.request import (
     ChatPrompt,
     CompletionRequest,
@@ -21,19 +33,29 @@ from appliance.completion.service import CompletionService
 from appliance.completion.stream import CompletionStream
 
 __all__ = [
+    "Asker",
     "ChatPrompt",
     "Choice",
     "Completion",
     "CompletionRequest",
     "CompletionService",
     "CompletionStream",
+    "Completions",
     "Delta",
+    "Embedder",
     "Embeddings",
     "FinishWord",
+    "ListedModel",
+    "ModelStatus",
+    "Models",
     "OutputFormat",
+    "Provenance",
+    "Served",
+    "Stream",
     "TokenChoice",
     "Tool",
     "ToolCall",
     "ToolChoice",
     "Usage",
+    "model_not_found",
 ]

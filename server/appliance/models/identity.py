@@ -80,6 +80,25 @@ class Identity:
             "server": self.server[:SHORT_LENGTH],
         }
 
+    def hashes(self) -> dict[str, str | None]:
+        """Return the four hashes in full."""
+        return {
+            "weights": self.weights,
+            "tokenizer": self.tokenizer,
+            "template": self.template,
+            "server": self.server,
+        }
+
+    def runtime(self) -> dict[str, str | int]:
+        """Return what computes."""
+        return {
+            "engine": self.engine,
+            "dtype": self.dtype,
+            "device": self.device,
+            "threads": self.num_threads,
+            "isa": self.isa,
+        }
+
     @cached_property
     def fingerprint(self) -> str:
         """One short hash over what an answer's bits depend on: OpenAI's system_fingerprint."""

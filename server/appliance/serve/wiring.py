@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from appliance import __version__
 from appliance.api.http.state import ApplianceState
-from appliance.completion import CompletionRequest, CompletionService
+from appliance.completion import CompletionRequest, CompletionService, ListedModel, Served
 from appliance.completion.service import SamplingDefaults, TextModel
 from appliance.console.banner import Running, banner
 from appliance.console.terminal import Terminal
@@ -24,6 +24,7 @@ from appliance.models.directory import ModelDirectory, embedded_model_path, open
 from appliance.models.hashing import FileHasher
 from appliance.models.identity import Identity, RunnerFacts, hash_model, identify
 from appliance.models.plan import build_demand, build_runner, choose_place
+from appliance.models.table import LOADING, ModelTable
 from appliance.serve.app import create_app
 from appliance.serve.lifecycle import Answering, ApplianceServer, Timing, in_daemon_thread, listen
 from appliance.text.chat_template import ChatTemplate
@@ -78,23 +79,30 @@ def build_server(
     settings: Settings, model: ModelDirectory, hasher: FileHasher, face: Face
 ) -> ApplianceServer:
     metrics = Metrics()
+    models = ModelTable(ListedModel(name=model.name, status="loading", reason=LOADING))
     state = ApplianceState(
         metrics=metrics,
+        models=models,
         max_body_bytes=settings.max_body_bytes,
         bound_host=settings.host,
         allowed_hosts=settings.allowed_hosts,
         generation=settings.generation,
         ping_interval_s=settings.ping_interval_s or None,
-        max_choices=settings.max_sequences + settings.max_queued,
     )
 
     async def load() -> Answering:
         with face.terminal.loading(model.name):
             loaded = await in_daemon_thread(lambda: load_model(settings, model, hasher, metrics))
             await try_out(loaded.service)
-        state.become_ready(
-            loaded.service, loaded.identity, max_context_tokens=loaded.max_context_tokens
+        served = Served(
+            completions=loaded.service,
+            embedder=loaded.service,
+            identity=loaded.identity,
+            max_context_tokens=loaded.max_context_tokens,
+            max_choices=settings.max_sequences + settings.max_queued,
         )
+        models.put(ListedModel(name=model.name, status="ready", served=served))
+        state.become_ready()
         report(metrics, loaded)
         gc.freeze()  # what is loaded stays: no collection walks it again while answers stream
         if state.status == "ready":  # and not draining

@@ -12,6 +12,7 @@ import pytest
 
 from appliance.api.http.state import ApplianceState
 from appliance.metrics import Metrics
+from appliance.models.table import ModelTable
 from appliance.serve.app import create_app
 from appliance.serve.lifecycle import (
     MAX_FAILED_PROBES,
@@ -50,7 +51,9 @@ class Life:
 
     def __init__(self, load: Callable[[], Awaitable[Answering]], timing: Timing = QUICK) -> None:
         self.said: list[str] = []
-        self.state = ApplianceState(metrics=Metrics(), max_body_bytes=1, bound_host="127.0.0.1")
+        self.state = ApplianceState(
+            metrics=Metrics(), models=ModelTable(), max_body_bytes=1, bound_host="127.0.0.1"
+        )
         self.server = ApplianceServer(
             create_app(self.state), self.state, load, timing, self.said.append
         )

@@ -10,7 +10,7 @@ from starlette.responses import Response
 
 from appliance.api.http.route import Post
 from appliance.api.http.sse import Renderer, json_bytes, start_stream
-from appliance.completion import Completion, CompletionRequest, CompletionService
+from appliance.completion import Completion, CompletionRequest, Completions, Served
 
 
 class Face(Renderer, Protocol):
@@ -21,17 +21,22 @@ class Face(Renderer, Protocol):
 
 
 async def answer(
-    post: Post, requests: Sequence[CompletionRequest], face: Face, *, streams: bool | None
+    post: Post,
+    served: Served,
+    requests: Sequence[CompletionRequest],
+    face: Face,
+    *,
+    streams: bool | None,
 ) -> Response:
-    service, _ = post.appliance.require()
     if streams:
-        return await start_stream(service, requests, face, post.appliance.ping_interval_s)
-    completions = await complete_all(service, requests)
+        interval_s = post.appliance.ping_interval_s
+        return await start_stream(served.completions, requests, face, interval_s)
+    completions = await complete_all(served.completions, requests)
     return Response(json_bytes(face.whole(completions)), media_type="application/json")
 
 
 async def complete_all(
-    service: CompletionService, requests: Sequence[CompletionRequest]
+    service: Completions, requests: Sequence[CompletionRequest]
 ) -> list[Completion]:
     """All of them side by side; the first that fails ends the others."""
     if len(requests) == 1:

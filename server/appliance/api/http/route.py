@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from hashlib import sha256
-from typing import Annotated, Any, cast, get_type_hints
+from typing import Annotated, Any, TypedDict, cast, get_type_hints
 
 from fastapi import Depends, Request
 from fastapi.routing import APIRoute
@@ -15,6 +15,7 @@ from appliance.api.http.disconnect import run_while_connected
 from appliance.api.http.errors import ErrorResponse, answer_error, describe_problems
 from appliance.api.http.state import ApplianceState
 from appliance.api.schema.prompts import check_num_ids
+from appliance.completion import Served
 from appliance.errors import ApplianceError
 
 
@@ -37,6 +38,13 @@ MODEL_ERRORS = ERRORS | {
 }
 
 
+class Asking(TypedDict):
+    """The fields of CompletionRequest that say who asks."""
+
+    request_id: str
+    cache_salt: bytes
+
+
 class Post(Request):
     """A request whose body has been read, and what its endpoint may want to know beside it."""
 
@@ -47,6 +55,14 @@ class Post(Request):
     @property
     def request_id(self) -> str:
         return cast("str", self.scope["request_id"])
+
+    async def find(self, model: str | None) -> Served:
+        """Return the model of that name, or the first one; raises what `Models.find` does."""
+        return await self.appliance.models.find(model)
+
+    def asking(self) -> Asking:
+        """Return who asks, as every CompletionRequest of this request says it."""
+        return {"request_id": self.request_id, "cache_salt": self.cache_salt}
 
     @property
     def cache_salt(self) -> bytes:
@@ -80,7 +96,8 @@ class JsonRoute(APIRoute):
         state = post.appliance
         try:
             parsed = await read_json(post, state.max_body_bytes)
-            check_num_ids(parsed, state.max_context_tokens)
+            name = parsed.get("model") if isinstance(parsed, dict) else None
+            check_num_ids(parsed, state.models.context_limit(name))
         except ApplianceError as error:
             await answer_error(error, state.metrics)(scope, receive, send)
         else:

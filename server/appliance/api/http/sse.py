@@ -17,7 +17,7 @@ from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from appliance.api.http.errors import failure_bytes
-from appliance.completion import CompletionRequest, CompletionService, CompletionStream, Delta
+from appliance.completion import CompletionRequest, Completions, Delta, Stream
 from appliance.errors import ServiceError
 
 logger = logging.getLogger(__name__)
@@ -52,12 +52,12 @@ class DirectBody(Protocol):
 class Renderer(Protocol):
     """How one face of the API writes a stream: each time whole events, or nothing."""
 
-    def begin(self, streams: Sequence[CompletionStream]) -> bytes:
+    def begin(self, streams: Sequence[Stream]) -> bytes:
         """What comes before the first delta."""
 
     def render(self, delta: Delta, stream_number: int) -> bytes: ...
 
-    def end(self, streams: Sequence[CompletionStream]) -> bytes:
+    def end(self, streams: Sequence[Stream]) -> bytes:
         """What comes after the last delta, `[DONE]` included."""
 
 
@@ -71,7 +71,7 @@ class EventStream(Response):
     media_type = "text/event-stream"
 
     def __init__(
-        self, streams: Sequence[CompletionStream], renderer: Renderer, ping_interval_s: float | None
+        self, streams: Sequence[Stream], renderer: Renderer, ping_interval_s: float | None
     ) -> None:
         super().__init__(headers=HEADERS)
         del self.headers["content-length"]
@@ -176,13 +176,13 @@ async def _send(send: Send, piece: bytes) -> None:
 
 
 async def start_stream(
-    service: CompletionService,
+    service: Completions,
     requests: Sequence[CompletionRequest],
     renderer: Renderer,
     ping_interval_s: float | None,
 ) -> EventStream:
     """Answers once the first delta is there: until then an error still has its own status."""
-    streams: list[CompletionStream] = []
+    streams: list[Stream] = []
     try:
         for request in requests:
             streams += [await service.start(request)]
@@ -203,6 +203,6 @@ def merge(waiting: Iterable[NumberedDelta]) -> Iterable[NumberedDelta]:
     return [(number, delta) for (number, _), delta in merged.items()]
 
 
-def close_all(streams: Sequence[CompletionStream]) -> None:
+def close_all(streams: Sequence[Stream]) -> None:
     for stream in streams:
         stream.close()

@@ -13,10 +13,17 @@ from appliance.api.http.answer import answer
 from appliance.api.http.route import ERRORS, JsonRoute, Post
 from appliance.api.http.sse import DONE, json_bytes
 from appliance.api.schema import examples
-from appliance.api.schema.fields import MAX_COUNT, SamplingModel
+from appliance.api.schema.fields import MAX_COUNT, ModelName, SamplingModel
 from appliance.api.schema.usage import UsageObject, usage_dict
-from appliance.completion import Completion, CompletionRequest, CompletionStream, Delta, Usage
-from appliance.models.identity import Identity
+from appliance.completion import (
+    Completion,
+    CompletionRequest,
+    Delta,
+    Provenance,
+    Served,
+    Stream,
+    Usage,
+)
 
 DEFAULT_NEW_TOKENS = 256
 
@@ -26,6 +33,9 @@ router = APIRouter(route_class=JsonRoute, tags=["Native"])
 class GenerateRequest(SamplingModel):
     """What to continue, how long, and how tokens are chosen."""
 
+    model: Annotated[
+        ModelName | None, Field(description="A model of GET /v1/models; default: the first one.")
+    ] = None
     prompt: Annotated[str, Field(description="The text to continue.")]
     max_length: Annotated[
         int | None,
@@ -87,19 +97,18 @@ async def generate(
 ) -> Response:
     """Continues `prompt`. `generated_text` is the continuation alone: with `stream` its pieces add
     up to it, and the client has the prompt already. `return_full_text` puts the prompt in front."""
-    _, identity = post.appliance.require()
-    request = to_completion_request(body, post)
-    face = GenerateFace(identity, body.prompt if body.return_full_text else "")
-    return await answer(post, [request], face, streams=body.stream)
+    served = await post.find(body.model)
+    request = to_completion_request(body, post, served)
+    face = GenerateFace(served.identity, body.prompt if body.return_full_text else "")
+    return await answer(post, served, [request], face, streams=body.stream)
 
 
-def to_completion_request(body: GenerateRequest, post: Post) -> CompletionRequest:
+def to_completion_request(body: GenerateRequest, post: Post, served: Served) -> CompletionRequest:
     max_new_tokens, max_total_tokens = body.max_new_tokens, body.max_length
     if max_new_tokens is None and max_total_tokens is None:
-        max_new_tokens, max_total_tokens = DEFAULT_NEW_TOKENS, post.appliance.max_context_tokens
+        max_new_tokens, max_total_tokens = DEFAULT_NEW_TOKENS, served.max_context_tokens
     return CompletionRequest(
-        request_id=post.request_id,
-        cache_salt=post.cache_salt,
+        **post.asking(),
         prompt=body.prompt,
         max_new_tokens=max_new_tokens,
         max_total_tokens=max_total_tokens,
@@ -107,18 +116,18 @@ def to_completion_request(body: GenerateRequest, post: Post) -> CompletionReques
     )
 
 
-def provenance(identity: Identity, usage: Usage) -> dict[str, object]:
+def provenance(identity: Provenance, usage: Usage) -> dict[str, object]:
     return {
         "usage": usage_dict(usage),
         "model": identity.model,
-        "identity": identity.short() | {"generation": identity.generation},
+        "identity": {**identity.short(), "generation": identity.generation},
     }
 
 
 class GenerateFace:
     """A text, its usage and what made it; as events, the last before [DONE] tells the latter."""
 
-    def __init__(self, identity: Identity, prefix: str) -> None:
+    def __init__(self, identity: Provenance, prefix: str) -> None:
         self.identity = identity
         self.prefix = prefix
 
@@ -131,7 +140,7 @@ class GenerateFace:
             **provenance(self.identity, completion.usage),
         }
 
-    def begin(self, _: Sequence[CompletionStream]) -> bytes:
+    def begin(self, _: Sequence[Stream]) -> bytes:
         return b'data: {"text":%b}\n\n' % json_bytes(self.prefix) if self.prefix else b""
 
     def render(self, delta: Delta, _: int) -> bytes:
@@ -140,5 +149,5 @@ class GenerateFace:
             return b'data: {"text":%b,"finish_reason":"%b"}\n\n' % (text, reason)
         return b'data: {"text":%b}\n\n' % json_bytes(delta.text) if delta.text else b""
 
-    def end(self, streams: Sequence[CompletionStream]) -> bytes:
+    def end(self, streams: Sequence[Stream]) -> bytes:
         return b"data: " + json_bytes(provenance(self.identity, streams[0].usage)) + b"\n\n" + DONE

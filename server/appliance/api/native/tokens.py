@@ -77,17 +77,17 @@ async def tokenize(
     post: Post,
 ) -> Response:
     """The token ids that a prompt or a conversation becomes."""
-    service, _ = post.appliance.require(body.model)
+    served = await post.find(body.model)
     prompt: str | ChatPrompt = body.prompt or ""
     if body.messages is not None:
         messages = await asyncio.to_thread(template_messages, body.messages)
         prompt = ChatPrompt(messages=messages)
-    token_ids = await service.tokenize(
+    token_ids = await served.completions.tokenize(
         prompt, add_special_tokens=given(body.add_special_tokens, default=True)
     )
     answer = {
         "count": len(token_ids),
-        "max_model_len": post.appliance.max_context_tokens,
+        "max_model_len": served.max_context_tokens,
         "tokens": token_ids,
     }
     return Response(json_bytes(answer), media_type="application/json")
@@ -105,7 +105,7 @@ async def detokenize(
     post: Post,
 ) -> Response:
     """The text of token ids; special tokens are written out."""
-    service, _ = post.appliance.require(body.model)
+    served = await post.find(body.model)
     with naming("tokens"):
-        text = await service.detokenize(tuple(body.tokens))
+        text = await served.completions.detokenize(tuple(body.tokens))
     return Response(json_bytes({"prompt": text}), media_type="application/json")

@@ -33,9 +33,9 @@ from appliance.completion import (
     Choice,
     Completion,
     CompletionRequest,
-    CompletionStream,
     Delta,
     OutputFormat,
+    Stream,
     Tool,
     ToolCall,
     ToolChoice,
@@ -67,17 +67,16 @@ async def create_chat_completion(
     post: Post,
 ) -> Response:
     """The assistant's next message. Parameters that cannot be honoured are refused by name."""
-    _, identity = post.appliance.require(body.model)
-    post.appliance.check_num_choices(1, given(body.n, 1))
+    served = await post.find(body.model)
+    served.check_num_choices(1, given(body.n, 1))
     request = await asyncio.to_thread(to_completion_request, body, post)
-    head = answer_head("chatcmpl", "chat.completion", identity)
-    return await answer(post, [request], ChatFace(body, head), streams=body.stream)
+    head = answer_head("chatcmpl", "chat.completion", served.identity)
+    return await answer(post, served, [request], ChatFace(body, head), streams=body.stream)
 
 
 def to_completion_request(body: ChatRequest, post: Post) -> CompletionRequest:
     return CompletionRequest(
-        request_id=post.request_id,
-        cache_salt=post.cache_salt,
+        **post.asking(),
         prompt=ChatPrompt(
             messages=template_messages(body.messages),
             tools=tuple(_tool(tool) for tool in body.tools or ()),
@@ -157,7 +156,7 @@ class ChatFace:
             "usage": openai_usage_dict(completion.usage),
         }
 
-    def begin(self, _: Sequence[CompletionStream]) -> bytes:
+    def begin(self, _: Sequence[Stream]) -> bytes:
         first = b'{"role":"assistant","content":"","refusal":null}'
         return b"".join(self._chunk(index, first) for index in range(self._body.n or 1))
 
@@ -182,7 +181,7 @@ class ChatFace:
         logprobs = json_bytes(chat_logprobs(delta.tokens)) if delta.tokens else b"null"
         return self._chunk(delta.index, content, logprobs, delta.finish_reason)
 
-    def end(self, streams: Sequence[CompletionStream]) -> bytes:
+    def end(self, streams: Sequence[Stream]) -> bytes:
         if not self._body.includes_usage:
             return DONE
         usage = json_bytes(openai_usage_dict(streams[0].usage))

@@ -32,8 +32,8 @@ from appliance.completion import (
     Choice,
     Completion,
     CompletionRequest,
-    CompletionStream,
     Delta,
+    Stream,
 )
 
 router = APIRouter(route_class=JsonRoute, tags=["OpenAI"])
@@ -62,21 +62,22 @@ async def create_completion(
     post: Post,
 ) -> Response:
     """Continues each prompt n times. Parameters that cannot be honoured are refused by name."""
-    service, identity = post.appliance.require(body.model)
+    served = await post.find(body.model)
     prompts = split_prompts(body.prompt)
-    post.appliance.check_num_choices(len(prompts), given(body.n, 1))
+    served.check_num_choices(len(prompts), given(body.n, 1))
     requests = [to_completion_request(body, prompt, post) for prompt in prompts]
-    head = answer_head("cmpl", "text_completion", identity)
-    echoes = [await echo_of(service, prompt) if body.echo else None for prompt in prompts]
-    return await answer(post, requests, TextFace(body, head, echoes), streams=body.stream)
+    head = answer_head("cmpl", "text_completion", served.identity)
+    echoes = [
+        await echo_of(served.completions, prompt) if body.echo else None for prompt in prompts
+    ]
+    return await answer(post, served, requests, TextFace(body, head, echoes), streams=body.stream)
 
 
 def to_completion_request(
     body: CompletionsRequest, prompt: str | tuple[int, ...], post: Post
 ) -> CompletionRequest:
     return CompletionRequest(
-        request_id=post.request_id,
-        cache_salt=post.cache_salt,
+        **post.asking(),
         prompt=prompt,
         max_new_tokens=given(body.max_tokens, DEFAULT_NEW_TOKENS),
         num_logprobs=body.logprobs,
@@ -126,7 +127,7 @@ class TextFace:
         self._after = b',"usage":null}\n\n' if body.includes_usage else b"}\n\n"
         self._num_choices = given(body.n, 1)
         self._echoes = echoes
-        self._streams: Sequence[CompletionStream] = ()
+        self._streams: Sequence[Stream] = ()
         self._offsets: dict[int, TextOffsets] = {}
 
     def whole(self, completions: Sequence[Completion]) -> object:
@@ -142,7 +143,7 @@ class TextFace:
             "usage": openai_usage_dict(add_usage(completion.usage for completion in completions)),
         }
 
-    def begin(self, streams: Sequence[CompletionStream]) -> bytes:
+    def begin(self, streams: Sequence[Stream]) -> bytes:
         self._streams = streams
         return b""
 
@@ -165,7 +166,7 @@ class TextFace:
         tokens = self._streams[stream_number].prompt_choices or ()
         return self._chunk(index, echo.text, echo_logprobs(echo, tokens) if tokens else None)
 
-    def end(self, streams: Sequence[CompletionStream]) -> bytes:
+    def end(self, streams: Sequence[Stream]) -> bytes:
         if not self._body.includes_usage:
             return DONE
         usage = openai_usage_dict(add_usage(stream.usage for stream in streams))

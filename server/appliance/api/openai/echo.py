@@ -10,7 +10,7 @@ from appliance.api.openai.logprobs import (
     text_logprobs,
     token_bytes,
 )
-from appliance.completion import CompletionService, TokenChoice
+from appliance.completion import Completions, TokenChoice
 
 PromptTokens = tuple[TokenChoice | None, ...]
 
@@ -38,5 +38,5 @@ def echo_logprobs(echo: Echo, tokens: PromptTokens) -> TextLogprobsDict:
     return text_logprobs(tokens, offsets, unseen)
 
 
-async def echo_of(service: CompletionService, prompt: str | tuple[int, ...]) -> Echo:
+async def echo_of(service: Completions, prompt: str | tuple[int, ...]) -> Echo:
     return Echo(prompt if isinstance(prompt, str) else await service.detokenize(prompt))

@@ -80,11 +80,11 @@ async def create_embeddings(
 ) -> Response:
     """The mean over a text's tokens of the model's final hidden states, scaled to length 1. A model
     that was trained to embed places texts better than one that was trained to write."""
-    service, identity = post.appliance.require(body.model)
+    served = await post.find(body.model)
     inputs = split_prompts(body.input)
-    post.appliance.check_num_choices(len(inputs), param="input")
+    served.check_num_choices(len(inputs), param="input")
     with naming("input"):
-        embeddings = await service.embed(tuple(inputs))
+        embeddings = await served.embedder.embed(tuple(inputs))
     write = _as_base64 if body.encoding_format == "base64" else list
     answer = {
         "object": "list",
@@ -92,7 +92,7 @@ async def create_embeddings(
             {"object": "embedding", "index": index, "embedding": write(vector)}
             for index, vector in enumerate(embeddings.vectors)
         ],
-        "model": identity.model,
+        "model": served.identity.model,
         "usage": {"prompt_tokens": embeddings.num_tokens, "total_tokens": embeddings.num_tokens},
     }
     return Response(json_bytes(answer), media_type="application/json")

@@ -18,8 +18,8 @@ from appliance.api.schema.fields import (
     only,
     refuse,
 )
+from appliance.completion import Provenance
 from appliance.errors import InvalidRequest
-from appliance.models.identity import Identity
 
 MAX_CHOICES = 8
 MAX_TOP_LOGPROBS = 20
@@ -51,7 +51,7 @@ def check_bias(bias: Mapping[str, float]) -> Mapping[str, float]:
     return bias
 
 
-def answer_head(prefix: str, kind: str, identity: Identity) -> dict[str, object]:
+def answer_head(prefix: str, kind: str, identity: Provenance) -> dict[str, object]:
     """What an answer of either kind begins with."""
     return {
         "id": f"{prefix}-{uuid.uuid4().hex}",

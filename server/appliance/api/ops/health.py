@@ -12,20 +12,33 @@ import appliance
 from appliance.api.http.route import StateDependency
 from appliance.api.http.sse import json_bytes
 from appliance.api.http.state import ApplianceState
+from appliance.completion import ListedModel, ModelStatus
 from appliance.metrics import CONTENT_TYPE
 
 router = APIRouter(tags=["Operations"])
+
+
+class ModelHealth(BaseModel):
+    """One model of several."""
+
+    model: Annotated[str, Field(description="Its name.")]
+    status: Annotated[ModelStatus, Field(description="unloaded: the first request loads it.")]
+    required: Annotated[bool, Field(description="The server is ready only while this model is.")]
+    reason: Annotated[str, Field(description="Why it is not ready; else empty.")]
 
 
 class Ready(BaseModel):
     """The server answers requests."""
 
     status: Literal["ok"]
-    model: Annotated[str, Field(description="The model it serves.")]
+    model: Annotated[str, Field(description="The model that requests get which name none.")]
+    models: Annotated[list[ModelHealth], Field(description="All models, that one first.")]
     generation: Annotated[str | None, Field(description="The environment's generation, if set.")]
     version: Annotated[str, Field(description="The server's version.")]
-    fingerprint: Annotated[str, Field(description="One hash over all that can change an answer.")]
-    hashes: Annotated[dict[str, str | None], Field(description="Short hashes of its parts.")]
+    fingerprint: Annotated[
+        str | None, Field(description="One hash over all that can change an answer.")
+    ]
+    hashes: Annotated[dict[str, str | None] | None, Field(description="Short hashes of its parts.")]
 
 
 class NotReadyYet(BaseModel):
@@ -33,6 +46,7 @@ class NotReadyYet(BaseModel):
 
     status: Annotated[Literal["loading", "draining", "failed"], Field(description="Why in a word.")]
     reason: Annotated[str, Field(description="Why, in a sentence.")]
+    models: Annotated[list[ModelHealth], Field(description="All models, the default one first.")]
 
 
 class Life(BaseModel):
@@ -41,13 +55,10 @@ class Life(BaseModel):
     status: Annotated[Literal["alive", "stalled"], Field(description="Which of the two.")]
 
 
-class Version(BaseModel):
-    """What runs here; hashes are full SHA-256 and null until the model is loaded."""
+class ModelVersion(BaseModel):
+    """What one model is made of; null where it is not loaded."""
 
-    name: Literal["llama-appliance"]
-    version: Annotated[str, Field(description="The server's version.")]
-    generation: Annotated[str | None, Field(description="The environment's generation, if set.")]
-    model: Annotated[str | None, Field(description="The model it serves.")]
+    model: Annotated[str, Field(description="Its name.")]
     fingerprint: Annotated[
         str | None, Field(description="One hash over all that can change an answer.")
     ]
@@ -55,6 +66,23 @@ class Version(BaseModel):
     runtime: Annotated[
         dict[str, str | int] | None, Field(description="Engine, dtype, device, threads and ISA.")
     ]
+
+
+class Version(BaseModel):
+    """What runs here; hashes are full SHA-256 and null until the model is loaded."""
+
+    name: Literal["llama-appliance"]
+    version: Annotated[str, Field(description="The server's version.")]
+    generation: Annotated[str | None, Field(description="The environment's generation, if set.")]
+    model: Annotated[str | None, Field(description="The model that requests get which name none.")]
+    fingerprint: Annotated[
+        str | None, Field(description="One hash over all that can change an answer.")
+    ]
+    hashes: Annotated[dict[str, str | None] | None, Field(description="Hashes of its parts.")]
+    runtime: Annotated[
+        dict[str, str | int] | None, Field(description="Engine, dtype, device, threads and ISA.")
+    ]
+    models: Annotated[list[ModelVersion], Field(description="All models, that one first.")]
 
 
 NOT_READY: dict[int | str, dict[str, Any]] = {
@@ -108,28 +136,14 @@ async def get_liveness(state: StateDependency) -> Response:
 )
 async def get_version(state: StateDependency) -> Response:
     """Enough to find out whether two servers are the same."""
-    identity = state.identity
+    models = [_model_version(listed) for listed in state.models.listed()]
+    first = models[0] if models and models[0]["fingerprint"] is not None else NO_MODEL
     version: dict[str, object] = {
         "name": "llama-appliance",
         "version": appliance.__version__,
         "generation": state.generation,
-        "model": identity and identity.model,
-        "fingerprint": identity and identity.fingerprint,
-        "hashes": identity
-        and {
-            "weights": identity.weights,
-            "tokenizer": identity.tokenizer,
-            "template": identity.template,
-            "server": identity.server,
-        },
-        "runtime": identity
-        and {
-            "engine": identity.engine,
-            "dtype": identity.dtype,
-            "device": identity.device,
-            "threads": identity.num_threads,
-            "isa": identity.isa,
-        },
+        **first,
+        "models": models,
     }
     return _json(version)
 
@@ -145,16 +159,41 @@ async def get_metrics(state: StateDependency) -> Response:
     return Response(state.metrics.render(), headers={"Content-Type": CONTENT_TYPE})
 
 
+NO_MODEL = dict.fromkeys(("model", "fingerprint", "hashes", "runtime"))
+
+
+def _model_version(listed: ListedModel) -> dict[str, object]:
+    identity = listed.served and listed.served.identity
+    return {
+        "model": listed.name,
+        "fingerprint": identity and identity.fingerprint,
+        "hashes": identity and identity.hashes(),
+        "runtime": identity and identity.runtime(),
+    }
+
+
 def _health(state: ApplianceState) -> dict[str, object]:
-    if state.status != "ready" or state.identity is None:
-        return {"status": state.status, "reason": state.reason}
+    found = state.models.listed()
+    models = [
+        {
+            "model": listed.name,
+            "status": listed.status,
+            "required": listed.is_required,
+            "reason": listed.reason,
+        }
+        for listed in found
+    ]
+    if state.status != "ready":
+        return {"status": state.status, "reason": state.reason, "models": models}
+    identity = found[0].served and found[0].served.identity
     return {
         "status": "ok",
-        "model": state.identity.model,
+        "model": found[0].name,
         "generation": state.generation,
         "version": appliance.__version__,
-        "fingerprint": state.identity.fingerprint,
-        "hashes": state.identity.short(),
+        "fingerprint": identity and identity.fingerprint,
+        "hashes": identity and identity.short(),
+        "models": models,
     }
 
 

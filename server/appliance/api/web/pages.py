@@ -106,8 +106,8 @@ async def get_chat_page() -> Response:
 async def get_description(request: Request, state: StateDependency) -> Response:
     """The API's description, its examples written for the model that is running."""
     description = json.dumps(cast("FastAPI", request.app).openapi())
-    if state.identity is not None:
-        description = description.replace(json.dumps(MODEL), json.dumps(state.identity.model))
+    for listed in state.models.listed()[:1]:
+        description = description.replace(json.dumps(MODEL), json.dumps(listed.name))
     return Response(description, media_type="application/json")
 
 
