@@ -35,6 +35,7 @@ def make_identity() -> Identity:
         tokenizer="b" * 64,
         template=None,
         server="c" * 64,
+        root=None,
         generation="7",
         version="0.0.0",
         engine="fake",

@@ -30,8 +30,8 @@ from tests.fakes import FakeRunner
 WAIT_S = 60.0  # for what happens at once, on a machine that may be busy
 IDENTITY = Identity(
     model="fake", weights="0" * 64, tokenizer="0" * 64, template=None, server="0" * 64,
-    generation=None, version="0", engine="fake", dtype="float32", device="cpu", num_threads=1,
-    isa="", arithmetic="0" * 64,
+    root=None, generation=None, version="0", engine="fake", dtype="float32", device="cpu",
+    num_threads=1, isa="", arithmetic="0" * 64,
 )  # fmt: skip
 
 

@@ -1,7 +1,4 @@
-"""Says what is running: hashes of weights, tokenizer, template and server, and the machine.
-
-Each hash is that of a list of lines `<sha256>  <name>`, sorted. In the model directory:
-    sha256sum <names> | LC_ALL=C sort | sha256sum
+"""States what is running: hashes of weights, tokenizer, template and server, and the machine.
 
 weights    the safetensors files, config.json and generation_config.json: all that decides which
            token comes next and which one ends an answer
@@ -12,8 +9,16 @@ server     every file of this package but the embedded model and caches, named f
            root, and a line `<version>  <distribution>` for each dependency that touches numbers or
            token ids
 
+All but the template are in-toto's `dirHash`: the SHA-256 of what sha256sum prints for the files in
+order of their names. In the model directory, names in the order of `LC_ALL=C sort`:
+    sha256sum <names> | sha256sum
+
+root       of the whole model directory, as OpenSSF model signing has it: the SHA-256 of the files'
+           raw digests in order of their paths, which is the subject of a `model_signing` bundle;
+           None where files that the server does not read are too large to hash at a start
+
 The fingerprint is one hash over what an answer's bits depend on, and nothing else: servers that
-share it answer alike. Beside weights, tokenizer and template that is the code, those of the
+share it answer alike. Beside weights, tokenizer and template that is the numeric code, those of the
 dependencies that the engine uses, and its kind of numbers; threads, instruction sets and device
 belong to it where its arithmetic depends on them, which the native engine's does not.
 """
@@ -32,8 +37,9 @@ from typing import TYPE_CHECKING
 import appliance
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Container, Iterable, Mapping
 
+    from appliance.engine.runner import RunnerInfo
     from appliance.models.directory import ModelDirectory
     from appliance.models.hashing import FileHasher
 
@@ -42,7 +48,13 @@ SHORT_LENGTH = 12
 WEIGHT_ROLES = ("config", "generation_config")
 TOKENIZER_ROLES = ("tokenizer", "tokenizer_config", "special_tokens_map")
 NUMERIC_DISTRIBUTIONS = ("llguidance", "numpy", "tokenizers", "torch", "transformers")
+# The rooms of this package that turn a text into an answer's bits; all others leave it as it is.
+NUMERIC_ROOMS = ("engine", "text", "completion", "models/directory")
 UNUSED_DISTRIBUTIONS = {"native": {"torch", "transformers"}, "torch": {"transformers"}}
+
+# What model signing leaves out: the signature itself, and what belongs to version control.
+UNSIGNED = frozenset({"model.sig", ".git", ".gitattributes", ".github", ".gitignore"})
+MAX_UNREAD_BYTES = 64 * 2**20
 
 # The instruction sets that decide which kernels a CPU runs, in the order they are named.
 NUMERIC_FEATURES = (
@@ -62,6 +74,7 @@ class Identity:
     tokenizer: str
     template: str | None
     server: str
+    root: str | None
     generation: str | None
     version: str
     engine: str  # the runner's name
@@ -81,12 +94,13 @@ class Identity:
         }
 
     def hashes(self) -> dict[str, str | None]:
-        """Return the four hashes in full."""
+        """Return the hashes in full, and the root that model signing signs."""
         return {
             "weights": self.weights,
             "tokenizer": self.tokenizer,
             "template": self.template,
             "server": self.server,
+            "root": self.root,
         }
 
     def runtime(self) -> dict[str, str | int]:
@@ -107,18 +121,6 @@ class Identity:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class RunnerFacts:
-    """What only the loaded runner and the settings know."""
-
-    engine: str
-    dtype: str
-    device: str
-    num_threads: int
-    is_portable: bool = False  # whether its bits are the same on every machine
-    generation: str | None = None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class Hashes:
     """What is hashed before a runner exists; see the module's docstring for what each covers."""
 
@@ -126,39 +128,62 @@ class Hashes:
     tokenizer: str
     template: str | None
     server: str
+    root: str | None
 
 
 def hash_model(model: ModelDirectory, hasher: FileHasher) -> Hashes:
     """Takes as long as reading the files unless the hasher knows them; may run in a thread."""
     weights = [*model.weight_files, *_present(model.files, WEIGHT_ROLES)]
     tokenizer = _present(model.files, TOKENIZER_ROLES)
-    hashes = hasher.hash_files([*weights, *tokenizer])
+    signed = _signed_files(model.path, {*model.weight_files, *model.files.values()})
+    hashes = hasher.hash_files([*weights, *tokenizer, *(signed or ())])
     return Hashes(
-        weights=_hash_lines(f"{hashes[path]}  {path.name}" for path in weights),
-        tokenizer=_hash_lines(f"{hashes[path]}  {path.name}" for path in tokenizer),
+        weights=_dir_hash((path.name, hashes[path]) for path in weights),
+        tokenizer=_dir_hash((path.name, hashes[path]) for path in tokenizer),
         template=hash_template(model.chat_template),
         server=hash_server(),
+        root=None if signed is None else _signing_root(hashes[path] for path in signed),
     )
 
 
-def identify(model: ModelDirectory, runner: RunnerFacts, hasher: FileHasher) -> Identity:
+def identify(
+    model: ModelDirectory, runner: RunnerInfo, hasher: FileHasher, generation: str | None = None
+) -> Identity:
     """Everything at once. Call `hash_model` earlier, in a thread, and this takes no time."""
     hashes = hash_model(model, hasher)
+    isa = describe_isa()
     return Identity(
         model=model.name,
         weights=hashes.weights,
         tokenizer=hashes.tokenizer,
         template=hashes.template,
         server=hashes.server,
-        generation=runner.generation,
+        root=hashes.root,
+        generation=generation,
         version=appliance.__version__,
-        engine=runner.engine,
+        engine=runner.name,
         dtype=runner.dtype,
         device=runner.device,
         num_threads=runner.num_threads,
-        isa=describe_isa(),
-        arithmetic=hash_arithmetic(runner, describe_isa()),
+        isa=isa,
+        arithmetic=hash_arithmetic(runner, isa),
     )
+
+
+def _signed_files(directory: Path, read: Container[Path]) -> list[Path] | None:
+    """Return the files that model signing signs, in its order, or None if reading them takes long.
+
+    Those that the server reads are hashed anyhow.
+    """
+    found = (path for path in directory.rglob("*") if path.is_file())
+    names = {path.relative_to(directory).parts: path for path in found}
+    signed = {parts: path for parts, path in names.items() if parts[0] not in UNSIGNED}
+    unread = sum(path.stat().st_size for path in signed.values() if path not in read)
+    return [signed[parts] for parts in sorted(signed)] if unread <= MAX_UNREAD_BYTES else None
+
+
+def _signing_root(digests: Iterable[str]) -> str:
+    return hashlib.sha256(b"".join(map(bytes.fromhex, digests))).hexdigest()
 
 
 def hash_template(source: str | None) -> str | None:
@@ -167,41 +192,45 @@ def hash_template(source: str | None) -> str | None:
 
 def hash_server(root: Path | None = None) -> str:
     """The hash of the package, this one or that at `root`, and of what it needs for numbers."""
-    return _hash_lines([*_source_lines(root), *_version_lines(NUMERIC_DISTRIBUTIONS)])
+    return _dir_hash([*_source_hashes(root).items(), *_versions(NUMERIC_DISTRIBUTIONS)])
 
 
-def hash_arithmetic(runner: RunnerFacts, isa: str, root: Path | None = None) -> str:
+def hash_arithmetic(runner: RunnerInfo, isa: str, root: Path | None = None) -> str:
     """The hash of what turns token ids into an answer's bits, without what it does not matter to.
 
     Compiled kernels are left out: they compute what their source says, whatever compiled it.
     """
-    unused = UNUSED_DISTRIBUTIONS.get(runner.engine, set())
+    unused = UNUSED_DISTRIBUTIONS.get(runner.name, set())
     used = [name for name in NUMERIC_DISTRIBUTIONS if name not in unused]
     machine = (
         "any" if runner.is_portable else f"{runner.device}, {runner.num_threads} threads, {isa}"
     )
-    code = [line for line in _source_lines(root) if not line.endswith(".so")]
-    facts = [f"{runner.engine}  engine", f"{runner.dtype}  dtype", f"{machine}  machine"]
-    return _hash_lines([*code, *_version_lines(used), *facts])
+    code = [item for item in _source_hashes(root).items() if _is_numeric(item[0])]
+    facts = [("engine", runner.name), ("dtype", runner.dtype), ("machine", machine)]
+    return _dir_hash([*code, *_versions(used), *facts])
 
 
-def _source_lines(root: Path | None) -> list[str]:
+def _is_numeric(name: str) -> bool:
+    return name.startswith(tuple(f"{room}/" for room in NUMERIC_ROOMS)) and name[-3:] != ".so"
+
+
+def _source_hashes(root: Path | None) -> Mapping[str, str]:
     return _hash_sources(root) if root is not None else _hash_own_sources()
 
 
 @cache
-def _hash_own_sources() -> list[str]:
+def _hash_own_sources() -> Mapping[str, str]:
     """Read once: what is imported stays as it was."""
     return _hash_sources(PACKAGE)
 
 
-def _hash_sources(root: Path) -> list[str]:
-    files = sorted(path for path in root.rglob("*") if path.is_file() and _is_source(path, root))
-    return [f"{_hash_file(path)}  {path.relative_to(root).as_posix()}" for path in files]
+def _hash_sources(root: Path) -> Mapping[str, str]:
+    files = (path for path in root.rglob("*") if path.is_file() and _is_source(path, root))
+    return {path.relative_to(root).as_posix(): _hash_file(path) for path in files}
 
 
-def _version_lines(distributions: Iterable[str]) -> list[str]:
-    return [f"{_installed_version(name)}  {name}" for name in distributions]
+def _versions(distributions: Iterable[str]) -> list[tuple[str, str]]:
+    return [(name, _installed_version(name)) for name in distributions]
 
 
 def _is_source(path: Path, root: Path) -> bool:
@@ -247,6 +276,7 @@ def _hash_file(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _hash_lines(lines: Iterable[str]) -> str:
-    text = "".join(f"{line}\n" for line in sorted(lines))
-    return hashlib.sha256(text.encode()).hexdigest()
+def _dir_hash(items: Iterable[tuple[str, str]]) -> str:
+    """Return in-toto's dirHash of names and digests; names in order of their bytes."""
+    lines = (f"{digest}  {name}\n" for name, digest in sorted(items))
+    return hashlib.sha256("".join(lines).encode()).hexdigest()

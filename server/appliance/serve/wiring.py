@@ -22,7 +22,7 @@ from appliance.machine import process_age_s, wait_passively
 from appliance.metrics import Metrics
 from appliance.models.directory import ModelDirectory, embedded_model_path, open_model
 from appliance.models.hashing import FileHasher
-from appliance.models.identity import Identity, RunnerFacts, hash_model, identify
+from appliance.models.identity import Identity, hash_model, identify
 from appliance.models.plan import build_demand, build_runner, choose_place
 from appliance.models.table import LOADING, ModelTable
 from appliance.serve.app import create_app
@@ -157,15 +157,7 @@ def load_model(
         observer=metrics,
     )
     text = build_text_model(model, info, min(size.context_tokens, engine.max_context_tokens))
-    facts = RunnerFacts(
-        engine=info.name,
-        dtype=info.dtype,
-        device=info.device,
-        num_threads=info.num_threads,
-        is_portable=info.is_portable,
-        generation=settings.generation,
-    )
-    identity = identify(model, facts, hasher)
+    identity = identify(model, info, hasher, settings.generation)
     logger.debug("identity known", extra={"fingerprint": identity.fingerprint})
     engine.start()
     return Loaded(

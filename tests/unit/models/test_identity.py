@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import shutil
 import subprocess
 from dataclasses import replace
 from pathlib import Path
@@ -11,13 +12,14 @@ from pathlib import Path
 import pytest
 
 import appliance
+from appliance.engine.runner import RunnerInfo
 from appliance.errors import ModelRefused
-from appliance.models.directory import open_model
+from appliance.models.directory import embedded_model_path, open_model
 from appliance.models.hashing import CACHE_FILE, FileHasher
 from appliance.models.identity import (
+    NUMERIC_ROOMS,
     Hashes,
     Identity,
-    RunnerFacts,
     describe_isa,
     hash_arithmetic,
     hash_model,
@@ -26,7 +28,18 @@ from appliance.models.identity import (
 )
 from tests.model_factory import change_json, write_model
 
-FACTS = RunnerFacts(engine="torch", dtype="float32", device="cpu", num_threads=2, generation="7")
+FACTS = RunnerInfo(
+    name="torch",
+    vocab_size=8,
+    max_context_tokens=8,
+    block_size=16,
+    num_blocks=1,
+    num_parameters=1,
+    weight_bytes=1,
+    device="cpu",
+    dtype="float32",
+    num_threads=2,
+)
 OLD_NS = 1_000_000_000  # long before the test, so that the cache trusts the file
 
 
@@ -40,7 +53,7 @@ def hashes_of(path: Path) -> Hashes:
 
 
 def identity_of(path: Path) -> Identity:
-    return identify(open_model(path), FACTS, FileHasher())
+    return identify(open_model(path), FACTS, FileHasher(), "7")
 
 
 def changed(before: Hashes, after: Hashes) -> set[str]:
@@ -103,7 +116,7 @@ def test_without_a_template_there_is_no_template_hash(model: Path) -> None:
 
 def test_anybody_can_compute_the_weights_hash_with_sha256sum(model: Path) -> None:
     command = "sha256sum config.json generation_config.json *.safetensors"
-    pipeline = f"{command} | LC_ALL=C sort | sha256sum"
+    pipeline = f"{command} | sha256sum"
     printed = subprocess.run(
         ["sh", "-c", pipeline], cwd=model, capture_output=True, text=True, check=True
     )
@@ -146,7 +159,7 @@ def test_the_fingerprint_is_the_same_whatever_else_changes(
 @pytest.mark.parametrize(
     "change",
     [
-        {"engine": "transformers"},
+        {"name": "transformers"},
         {"dtype": "bfloat16"},
         {"num_threads": 3},
         {"device": "cuda:0 NVIDIA H200"},
@@ -158,11 +171,10 @@ def test_where_bits_depend_on_the_machine_the_arithmetic_names_it(
     before = hash_arithmetic(FACTS, "x86-64 avx2")
     assert hash_arithmetic(replace(FACTS, **change), "x86-64 avx2") != before  # type: ignore[arg-type]
     assert hash_arithmetic(FACTS, "x86-64") != before
-    assert hash_arithmetic(replace(FACTS, generation="8"), "x86-64 avx2") == before
 
 
 def test_where_bits_are_the_same_everywhere_it_names_their_kind_alone() -> None:
-    here = replace(FACTS, engine="native", dtype="int8", is_portable=True)
+    here = replace(FACTS, name="native", dtype="int8", is_portable=True)
     there = replace(here, num_threads=64)
     assert hash_arithmetic(here, "x86-64 avx2") == hash_arithmetic(there, "aarch64 asimd")
     assert hash_arithmetic(here, "") != hash_arithmetic(replace(here, dtype="int4"), "")
@@ -171,7 +183,7 @@ def test_where_bits_are_the_same_everywhere_it_names_their_kind_alone() -> None:
 def test_an_installation_without_torch_has_the_native_engine_s_arithmetic(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    native, torch = (replace(FACTS, engine=name, is_portable=True) for name in ("native", "torch"))
+    native, torch = (replace(FACTS, name=name, is_portable=True) for name in ("native", "torch"))
     versions = dict.fromkeys(["llguidance", "numpy", "tokenizers", "torch"], "1")
     monkeypatch.setattr(
         "appliance.models.identity._installed_version", lambda name: versions.get(name, "")
@@ -184,14 +196,95 @@ def test_an_installation_without_torch_has_the_native_engine_s_arithmetic(
     assert hash_arithmetic(native, "") != before[0]
 
 
-def test_compiled_kernels_are_the_same_arithmetic_as_their_source(tmp_path: Path) -> None:
-    (tmp_path / "forward.c").write_text("one")
-    before, server_before = hash_arithmetic(FACTS, "", tmp_path), hash_server(tmp_path)
-    (tmp_path / "kernels.so").write_text("compiled")
-    assert hash_arithmetic(FACTS, "", tmp_path) == before
-    assert hash_server(tmp_path) != server_before
-    (tmp_path / "forward.c").write_text("two")
-    assert hash_arithmetic(FACTS, "", tmp_path) != before
+@pytest.fixture
+def package(tmp_path: Path) -> Path:
+    """A copy of this package, without what no hash reads."""
+    root = tmp_path / "appliance"
+    shutil.copytree(
+        Path(appliance.__file__).parent,
+        root,
+        ignore=shutil.ignore_patterns("embedded", "__pycache__", "*.so"),
+    )
+    return root
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "engine/sampler.py",
+        "engine/native/kernels/forward.c",
+        "engine/torch/llama.py",
+        "text/tokenizer.py",
+        "completion/service.py",
+        "models/directory/weights.py",
+    ],
+)
+def test_a_comment_in_the_numeric_core_changes_the_arithmetic(package: Path, name: str) -> None:
+    before = hash_arithmetic(FACTS, "", package)
+    assert before == hash_arithmetic(FACTS, "")
+    with (package / name).open("a") as file:
+        file.write("\n// a comment\n" if name.endswith(".c") else "\n# a comment\n")
+    assert hash_arithmetic(FACTS, "", package) != before
+
+
+def test_a_comment_in_any_other_file_leaves_the_arithmetic_and_changes_the_server(
+    package: Path,
+) -> None:
+    core = {package / room for room in NUMERIC_ROOMS}
+    others = [
+        path for path in package.rglob("*") if path.is_file() and not core & {path, *path.parents}
+    ]
+    assert {"app.js", "errors.py", "wiring.py", "identity.py"} <= {path.name for path in others}
+    before, server_before = hash_arithmetic(FACTS, "", package), hash_server(package)
+    for path in others:
+        with path.open("ab") as file:
+            file.write(b"\n# a comment\n")
+    assert hash_arithmetic(FACTS, "", package) == before
+    assert hash_server(package) != server_before
+
+
+def test_compiled_kernels_are_the_same_arithmetic_as_their_source(package: Path) -> None:
+    before, server_before = hash_arithmetic(FACTS, "", package), hash_server(package)
+    (package / "engine" / "native" / "kernels" / "kernels.so").write_text("compiled")
+    assert hash_arithmetic(FACTS, "", package) == before
+    assert hash_server(package) != server_before
+
+
+# What model signing signs.
+
+
+def test_the_root_is_the_subject_that_model_signing_signs() -> None:
+    """Found by model-signing 1.1.1, whose order of paths and ignored files these are."""
+    embedded = open_model(embedded_model_path())
+    files = sorted(path for path in embedded.path.iterdir())
+    digests = b"".join(hashlib.sha256(path.read_bytes()).digest() for path in files)
+    assert hash_model(embedded, FileHasher()).root == hashlib.sha256(digests).hexdigest()
+    assert (
+        hash_model(embedded, FileHasher()).root
+        == "8cf7a12193fd6e2b2b09531b359fd7dc5f24b4e09b5049635768f02d0f5454e1"
+    )
+
+
+def test_the_root_follows_every_file_but_signatures_and_version_control(model: Path) -> None:
+    seen = [hashes_of(model).root]
+    for name in ("model.sig", ".gitattributes", ".git/config"):
+        (model / name).parent.mkdir(exist_ok=True)
+        (model / name).write_text("x")
+    assert hashes_of(model).root == seen[0]
+    for name in ("README.md", "original/notes.txt"):
+        (model / name).parent.mkdir(exist_ok=True)
+        (model / name).write_text("x")
+        seen.append(hashes_of(model).root)
+    assert len(set(seen)) == 3
+
+
+def test_there_is_no_root_where_unread_files_are_too_large_to_hash(
+    model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (model / "pytorch_model.bin").write_bytes(b"x" * 100)
+    assert hashes_of(model).root is not None
+    monkeypatch.setattr("appliance.models.identity.MAX_UNREAD_BYTES", 99)
+    assert hashes_of(model).root is None
 
 
 # The server's own hash.
