@@ -134,7 +134,9 @@ class FakeService(CompletionService):
             stream.close()
         return Completion(choices=choices, usage=stream.usage, prompt_choices=stream.prompt_choices)
 
-    async def embed(self, inputs: tuple[str | tuple[int, ...], ...]) -> Embeddings:
+    async def embed(
+        self, inputs: tuple[str | tuple[int, ...], ...], *, owner: str = "", priority: int = 0
+    ) -> Embeddings:
         self.embedded.append(inputs)
         for tokens in inputs:
             refuse_forbidden(tokens)

@@ -52,7 +52,10 @@ class Completions(Protocol):
 class Embedder(Protocol):
     """Turns texts into vectors."""
 
-    async def embed(self, inputs: tuple[str | tuple[int, ...], ...]) -> Embeddings: ...
+    async def embed(
+        self, inputs: tuple[str | tuple[int, ...], ...], *, owner: str = "", priority: int = 0
+    ) -> Embeddings:
+        """Return a vector for each input; owner and priority as in CompletionRequest."""
 
 
 class Provenance(Protocol):

@@ -74,3 +74,5 @@ class CompletionRequest:
     num_prompt_logprobs: int | None = None
     output: OutputFormat = OutputFormat()
     cache_salt: bytes = b""  # computed prompts are shared with requests of the same salt alone
+    owner: str = ""  # who asks: owners share the engine evenly; never shown to another
+    priority: int = 0  # a higher one is served first

@@ -83,6 +83,8 @@ class CompletionService:
                     constraint,
                     request_id=request.request_id,
                     cache_salt=request.cache_salt,
+                    owner=request.owner,
+                    priority=request.priority,
                 )
                 parts.append((sequence, decoder))
         except BaseException:
@@ -96,7 +98,9 @@ class CompletionService:
         stream = await self.start(request)
         return await stream.collect()
 
-    async def embed(self, inputs: tuple[str | tuple[int, ...], ...]) -> Embeddings:
+    async def embed(
+        self, inputs: tuple[str | tuple[int, ...], ...], *, owner: str = "", priority: int = 0
+    ) -> Embeddings:
         """The mean of the final hidden states of each input, scaled to length 1."""
         prompts = [await self._encode_prompt(text) for text in inputs]
         for prompt_ids in prompts:
@@ -106,7 +110,10 @@ class CompletionService:
         streams: list[SequenceStream] = []
         try:
             for prompt_ids in prompts:  # not a comprehension: what was submitted must be cancelled
-                streams.append(self._engine.submit(prompt_ids, params, is_pooled=True))  # noqa: PERF401
+                stream = self._engine.submit(
+                    prompt_ids, params, is_pooled=True, owner=owner, priority=priority
+                )
+                streams.append(stream)
             vectors = [await first_embedding(stream) for stream in streams]
         finally:
             for stream in streams:

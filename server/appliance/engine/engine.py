@@ -114,7 +114,7 @@ class Engine:
         progress_at = max(self._last_step_at, self._busy_since)
         return self._scheduler.has_work and self._clock() - progress_at >= after_s
 
-    def submit(
+    def submit(  # noqa: PLR0913 - called by name
         self,
         prompt_ids: Iterable[int],
         params: SamplingParams,
@@ -123,8 +123,13 @@ class Engine:
         is_pooled: bool = False,
         request_id: str | None = None,
         cache_salt: bytes = b"",
+        owner: str = "",
+        priority: int = 0,
     ) -> SequenceStream:
-        """Queue a sequence and return its events; raises InvalidRequest, Overloaded or NotReady."""
+        """Queue a sequence and return its events; raises InvalidRequest, Overloaded or NotReady.
+
+        Owners share the engine evenly; a higher priority is served before a lower one.
+        """
         sequence = Sequence(
             sequence_id=next(self._sequence_ids),
             prompt_ids=tuple(prompt_ids),
@@ -133,6 +138,8 @@ class Engine:
             is_pooled=is_pooled,
             request_id=request_id,
             cache_salt=cache_salt,
+            owner=owner,
+            priority=priority,
         )
         check_token_ids(sequence, self._runner.info.vocab_size)
         stream = SequenceStream(sequence.sequence_id, asyncio.get_running_loop(), self.cancel)

@@ -97,6 +97,8 @@ class Sequence:
     is_pooled: bool = False  # an embedding: prefill only, the mean of the final hidden states
     request_id: str | None = None  # of the HTTP request it answers; for the log
     cache_salt: bytes = b""  # blocks are shared with sequences of the same salt alone
+    owner: str = ""  # on whose behalf it runs; owners share the engine evenly
+    priority: int = 0  # a higher one runs first
     token_ids: list[int] = field(default_factory=list)  # prompt and new tokens
     num_cached_tokens: int = 0  # leading tokens whose keys and values are in the cache
     block_table: list[int] = field(default_factory=list)  # empty unless it runs

@@ -353,6 +353,26 @@ def test_a_failed_pass_is_an_engine_failure_and_the_next_request_works() -> None
 
 
 @pytest.mark.parametrize("work", ["complete", "embed"])
+def test_a_sequence_runs_for_its_request_s_owner_at_its_priority(work: str) -> None:
+    bench = Bench("fine")
+
+    async def scenario() -> None:
+        service, late = bench.service, request(owner="anna", priority=2, n=2)
+        texts = ("a fox", "a bear")
+        answer: asyncio.Future[object] = asyncio.ensure_future(
+            service.embed(texts, owner="anna", priority=2)
+            if work == "embed"
+            else service.complete(late)
+        )
+        await asyncio.sleep(0)
+        sequences = list(bench.engine._scheduler.sequences)
+        assert [(s.owner, s.priority) for s in sequences] == [("anna", 2)] * 2
+        await bench.finish(waiting_result(answer))
+
+    asyncio.run(scenario())
+
+
+@pytest.mark.parametrize("work", ["complete", "embed"])
 def test_who_waits_too_long_is_told_so(work: str) -> None:
     bench = Bench()
     bench.runner.script = ()
