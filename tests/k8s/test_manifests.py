@@ -13,7 +13,7 @@ from appliance.metrics import Metrics
 from appliance.settings import load_settings
 from appliance_release.manifests.kubernetes_manifest import quantity
 from appliance_release.manifests.lint import lint_paths
-from appliance_release.pins.pin import find_pins
+from appliance_release.pins.overlay_pin import find_pins
 from appliance_release.pins.reference import ANNOTATION, why_not_pinned
 from tests.k8s.rendering import (
     COMPONENTS,

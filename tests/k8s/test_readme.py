@@ -12,9 +12,9 @@ import pytest
 import yaml
 
 from appliance.cli.main import build_parser, main
-from appliance_release.rollout.rollout import Verdict
+from appliance_release.rollout.state import Verdict
 from tests.k8s.rendering import K8S, REPOSITORY, need_kubectl
-from tests.unit.release.broken_manifests import BROKEN
+from tests.unit.release.manifests.broken_manifests import BROKEN
 
 README = (K8S / "README.md").read_text(encoding="utf-8")
 NEEDS_MORE = {"record", "rollout"}  # a server, a lock of Flox, a cluster

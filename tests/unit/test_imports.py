@@ -73,7 +73,7 @@ SUBPROCESS_FILES = {
     "appliance_release/locks/nix_store.py",  # Nix's own commands
     "appliance_release/locks/wheel_lock.py",  # uv, which asks the registry
     "appliance_release/rollout/kubectl.py",  # a forwarded port, while one server is asked
-    "appliance_release/rollout/programs.py",  # kubectl and git, with arguments of our own
+    "appliance_release/programs.py",  # kubectl and git, with arguments of our own
     "appliance_release/bundle/signature.py",  # ssh-keygen
 }
 # Whoever calls machine code by address can break the process.

@@ -10,16 +10,15 @@ from appliance.cli.parsing import add_command, examples
 from appliance.console.progress import size_text
 from appliance.console.terminal import Terminal
 from appliance.errors import ReleaseError, SettingsError
+from appliance_release.cli.parts import add_part, add_parts, run_part
 from appliance_release.cli.prefetch import default_cache
 
 if TYPE_CHECKING:
     import argparse
-    from collections.abc import Callable, Mapping
+    from collections.abc import Mapping
 
     from appliance.cli.parsing import ArgumentParser, Commands
     from appliance_release.bundle.manifest import Verdict
-
-    Action = Callable[[argparse.Namespace, Mapping[str, str]], int]
 
 
 def add_parser(commands: Commands) -> None:
@@ -40,19 +39,22 @@ def add_parser(commands: Commands) -> None:
             ("appliance bundle import out --trust release.pub", "on the machine without network"),
         ),
     )
-    actions = parser.add_subparsers(
-        dest="action", metavar="ACTION", title="commands", required=True
-    )
-    _add_keygen(actions)
-    _add_create(actions)
-    _add_verify(actions)
-    _add_import(actions)
+    parts = add_parts(parser)
+    _add_keygen(parts)
+    _add_create(parts)
+    _add_verify(parts)
+    _add_import(parts)
 
 
-def _add_keygen(actions: Commands) -> None:
-    parser = add_command(
-        actions,
+def run(arguments: argparse.Namespace, environ: Mapping[str, str]) -> int:
+    return run_part(arguments, environ)
+
+
+def _add_keygen(parts: Commands) -> None:
+    parser = add_part(
+        parts,
         "keygen",
+        keygen,
         summary="make a key pair",
         description="Make an Ed25519 key in FILE and its public half in FILE.pub. It has no"
         "\npassphrase; `ssh-keygen -p -f FILE` sets one. Hand out FILE.pub by another way"
@@ -62,10 +64,11 @@ def _add_keygen(actions: Commands) -> None:
     parser.add_argument("file", type=Path, metavar="FILE")
 
 
-def _add_create(actions: Commands) -> None:
-    parser = add_command(
-        actions,
+def _add_create(parts: Commands) -> None:
+    parser = add_part(
+        parts,
         "create",
+        create,
         summary="make a bundle",
         description="Make a bundle in DIR, which must be new or empty. Models must be on this"
         "\nmachine already: see `appliance prefetch`.",
@@ -96,10 +99,11 @@ def _add_create(actions: Commands) -> None:
     )
 
 
-def _add_verify(actions: Commands) -> None:
-    parser = add_command(
-        actions,
+def _add_verify(parts: Commands) -> None:
+    parser = add_part(
+        parts,
         "verify",
+        verify,
         summary="check a bundle",
         description="Check that a trusted key signed the bundle and that every file is as it was"
         "\nthen: none missing, changed or added. Names each that is not.",
@@ -111,10 +115,11 @@ def _add_verify(actions: Commands) -> None:
     _add_trust(parser, is_required=True)
 
 
-def _add_import(actions: Commands) -> None:
-    parser = add_command(
-        actions,
+def _add_import(parts: Commands) -> None:
+    parser = add_part(
+        parts,
         "import",
+        import_,
         summary="install from a bundle",
         description="Verify a bundle, then bring its store paths into the Nix store and its models"
         "\ninto a folder. Reaches for no network. A bundle that does not verify is refused.",
@@ -146,16 +151,6 @@ def _add_trust(parser: ArgumentParser, *, is_required: bool) -> None:
     )
 
 
-def run(arguments: argparse.Namespace, environ: Mapping[str, str]) -> int:
-    actions: dict[str, Action] = {
-        "keygen": keygen,
-        "create": create,
-        "verify": verify,
-        "import": import_,
-    }
-    return actions[arguments.action](arguments, environ)
-
-
 def keygen(arguments: argparse.Namespace, environ: Mapping[str, str]) -> int:
     from appliance_release.bundle.signature import make_key
 
@@ -166,7 +161,7 @@ def keygen(arguments: argparse.Namespace, environ: Mapping[str, str]) -> int:
 
 def create(arguments: argparse.Namespace, environ: Mapping[str, str]) -> int:
     from appliance.models.hashing import FileHasher
-    from appliance_release.bundle.bundle import BundleMaker
+    from appliance_release.bundle.maker import BundleMaker
     from appliance_release.locks.nix_store import NixStore
 
     if not (arguments.paths or arguments.model or arguments.others):
@@ -200,7 +195,7 @@ def verify(arguments: argparse.Namespace, environ: Mapping[str, str]) -> int:
 def import_(arguments: argparse.Namespace, environ: Mapping[str, str]) -> int:
     from dataclasses import replace
 
-    from appliance_release.bundle.bundle import install
+    from appliance_release.bundle.installer import install
     from appliance_release.locks.nix_store import NixStore
 
     if not arguments.trust and not arguments.unverified:

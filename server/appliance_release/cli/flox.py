@@ -8,7 +8,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from appliance.cli.parsing import HelpFormatter, add_command, examples
+from appliance.cli.parsing import add_command, examples
+from appliance_release.cli.parts import add_part, run_part
 
 if TYPE_CHECKING:
     import argparse
@@ -32,27 +33,34 @@ def add_parser(commands: Commands) -> None:
             after="`appliance flox check --help` explains what is checked.",
         ),
     )
-    parser.set_defaults(show_help=parser.print_help)
-    add_check_parser(
-        parser.add_subparsers(dest="flox_command", metavar="COMMAND", title="commands")
-    )
+
+    def show_help(arguments: argparse.Namespace, environ: Mapping[str, str]) -> int:
+        parser.print_help()
+        return 0
+
+    parser.set_defaults(act=show_help)
+    _add_check(parser.add_subparsers(metavar="WHAT", title="commands"))
 
 
-def add_check_parser(commands: Commands) -> None:
-    check = commands.add_parser(
+def run(arguments: argparse.Namespace, environ: Mapping[str, str]) -> int:
+    return run_part(arguments, environ)
+
+
+def _add_check(parts: Commands) -> None:
+    check = add_part(
+        parts,
         "check",
-        help=CHECK_SUMMARY,
+        run_check,
+        summary=CHECK_SUMMARY,
         description="Check Flox environments as Flox would, by the schema version that each\n"
         "manifest declares: keys, types, versions, names, hooks, includes, package files.",
-        epilog=examples(
+        examples=examples(
             ("appliance flox check llama-runtime", "one environment, and those inside of it"),
             ("appliance flox check a/manifest.toml --json", "one file, for programs"),
             after="What is legal but seldom meant is a warning.\n"
             "Exit code 0: nothing is wrong; 1: there are errors, or warnings with --strict;\n"
             "2: there is nothing to check at the path.",
         ),
-        formatter_class=HelpFormatter,
-        allow_abbrev=False,
     )
     check.add_argument(
         "paths",
@@ -66,10 +74,7 @@ def add_check_parser(commands: Commands) -> None:
     check.add_argument("--json", action="store_true", help="print one JSON object")
 
 
-def run(arguments: argparse.Namespace, environ: Mapping[str, str]) -> int:
-    if arguments.flox_command is None:
-        arguments.show_help()
-        return 0
+def run_check(arguments: argparse.Namespace, environ: Mapping[str, str]) -> int:
     from appliance_release.flox.check import check_environment, find_manifests
 
     manifests = sorted({file for path in arguments.paths for file in find_manifests(path)})

@@ -12,6 +12,7 @@ from appliance.cli.parsing import add_command, examples
 from appliance.console.progress import size_text
 from appliance.console.terminal import Terminal
 from appliance.errors import SettingsError
+from appliance_release.cli.parts import add_part, add_parts, run_part
 
 if TYPE_CHECKING:
     import argparse
@@ -37,15 +38,20 @@ def add_parser(commands: Commands) -> None:
             ("appliance lock wheels", "the Python packages, at the top of a checkout"),
         ),
     )
-    kinds = parser.add_subparsers(dest="kind", metavar="KIND", title="commands", required=True)
-    _add_model(kinds)
-    _add_wheels(kinds)
+    parts = add_parts(parser)
+    _add_model(parts)
+    _add_wheels(parts)
 
 
-def _add_model(kinds: Commands) -> None:
-    parser = add_command(
-        kinds,
+def run(arguments: argparse.Namespace, environ: Mapping[str, str]) -> int:
+    return run_part(arguments, environ)
+
+
+def _add_model(parts: Commands) -> None:
+    parser = add_part(
+        parts,
         "model",
+        _lock_model,
         summary="pin the files of a model",
         description="Write the lock of a model: its exact revision, its licence, and the size and"
         "\nSHA-256 of each file. For a model of the Hub the hashes of large files come"
@@ -83,10 +89,11 @@ def _add_model(kinds: Commands) -> None:
     )
 
 
-def _add_wheels(kinds: Commands) -> None:
-    parser = add_command(
-        kinds,
+def _add_wheels(parts: Commands) -> None:
+    parser = add_part(
+        parts,
         "wheels",
+        _lock_wheels,
         summary="pin the wheels of requirements/*.txt",
         description="For every package in requirements/cpu.txt, lean.txt and cuda.txt, choose the"
         "\nwheel that pip would take for Python 3.11 on Linux, and write down its name"
@@ -112,12 +119,6 @@ def _add_wheels(kinds: Commands) -> None:
     )
     parser.add_argument(
         "--uv", type=Path, metavar="PROGRAM", help="the uv program [default on PATH]"
-    )
-
-
-def run(arguments: argparse.Namespace, environ: Mapping[str, str]) -> int:
-    return (
-        _lock_wheels(arguments) if arguments.kind == "wheels" else _lock_model(arguments, environ)
     )
 
 
@@ -181,7 +182,7 @@ def lock_path(repository: str) -> Path:
     return MODEL_LOCKS / f"{repository.partition('/')[2]}.lock.json"
 
 
-def _lock_wheels(arguments: argparse.Namespace) -> int:
+def _lock_wheels(arguments: argparse.Namespace, environ: Mapping[str, str]) -> int:
     from appliance_release.locks.lock_file import render, write_whole
     from appliance_release.locks.wheel_lock import lock_wheels
 

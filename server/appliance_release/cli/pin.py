@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 
 from appliance.cli.parsing import add_command, examples
 from appliance.console.ink import printable
+from appliance_release.cli.parts import add_directory, add_part, add_parts, run_part
 from appliance_release.cli.pin_history import add_history
 from appliance_release.cli.pin_lint import add_lint
-from appliance_release.cli.pin_part import add_part, add_why, open_desk
 from appliance_release.cli.pin_record import add_record, record_state
 
 if TYPE_CHECKING:
@@ -18,8 +18,8 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from appliance.cli.parsing import Commands
-    from appliance_release.pins.pin import Pin
-    from appliance_release.pins.pin_change import Moved
+    from appliance_release.pins.directory import Moved, PinDirectory
+    from appliance_release.pins.overlay_pin import Pin
 
 
 def add_parser(commands: Commands) -> None:
@@ -40,22 +40,24 @@ def add_parser(commands: Commands) -> None:
             after="Exit code 1: lint or --verify found something; 4: refused.",
         ),
     )
-    parts = parser.add_subparsers(dest="part", metavar="WHAT", title="commands", required=True)
-    show = add_part(parts, "show", "what each overlay runs", run_show)
+    parts = add_parts(parser)
+    show = add_part(parts, "show", run_show, summary="what each overlay runs")
     show.add_argument("overlay", nargs="?", help="only this one")
     show.add_argument("--json", action="store_true", help="print one JSON object")
 
-    change = add_part(parts, "set", "pin an overlay to a generation", run_set)
+    change = add_part(parts, "set", run_set, summary="pin an overlay to a generation")
     change.add_argument("overlay", help="such as staging")
     change.add_argument("generation", help="a number, or OWNER/NAME:N for another environment")
-    add_why(change)
 
-    promote = add_part(parts, "promote", "pin an overlay to what another one runs", run_promote)
+    promote = add_part(
+        parts, "promote", run_promote, summary="pin an overlay to what another one runs"
+    )
     promote.add_argument("source", metavar="FROM", help="such as staging")
     promote.add_argument("overlay", metavar="TO", help="such as production")
-    add_why(promote)
 
-    rollback = add_part(parts, "rollback", "pin an overlay to what it ran before", run_rollback)
+    rollback = add_part(
+        parts, "rollback", run_rollback, summary="pin an overlay to what it ran before"
+    )
     rollback.add_argument("overlay", help="such as production")
     rollback.add_argument(
         "--to",
@@ -64,26 +66,27 @@ def add_parser(commands: Commands) -> None:
         help="previous: what was live before, which after another rollback is the newer one; "
         "lower: one generation less; or a number\n[default previous]",
     )
-    add_why(rollback)
-    add_record(parts)
-    add_lint(parts)
-    add_history(parts)
+    record = add_record(parts)
+    for each in (change, promote, rollback, record):
+        each.add_argument("--why", metavar="TEXT", help="for the history")
+    for each in (show, change, promote, rollback, record, add_lint(parts), add_history(parts)):
+        add_directory(each)
 
 
 def run(arguments: argparse.Namespace, environ: Mapping[str, str]) -> int:
-    code: int = arguments.act(arguments)
-    return code
+    return run_part(arguments, environ)
 
 
-def run_show(arguments: argparse.Namespace) -> int:
-    from appliance_release.pins.pin import find_pin, find_pins
-    from appliance_release.pins.pin_record import read_record
+def run_show(arguments: argparse.Namespace, environ: Mapping[str, str]) -> int:
+    from appliance_release.pins.directory import PinDirectory
+    from appliance_release.pins.overlay_pin import find_pin, find_pins
+    from appliance_release.pins.record import read_record
     from appliance_release.pins.reference import parse_reference, why_not_pinned
 
     directory, overlay = arguments.directory, arguments.overlay
     pins = [find_pin(directory, overlay)] if overlay else find_pins(directory)
-    desk = open_desk(arguments)
-    entries = desk.log.inspect()[0]
+    history = PinDirectory.open(directory)
+    entries = history.log.inspect()[0]
     facts = []
     for pin in pins:
         problem = why_not_pinned(pin.value)
@@ -105,24 +108,30 @@ def run_show(arguments: argparse.Namespace) -> int:
         width = max(len(pin.overlay) for pin in pins)
         for fact in facts:
             _print_pin(fact, width)
-        for line in desk.changed_by_hand(entries):
+        for line in history.changed_by_hand(entries):
             print(f"\n{line}", file=sys.stderr)
     return 0
 
 
-def run_set(arguments: argparse.Namespace) -> int:
-    return _told(open_desk(arguments).set(arguments.overlay, arguments.generation))
+def run_set(arguments: argparse.Namespace, environ: Mapping[str, str]) -> int:
+    return _report(_open(arguments).set(arguments.overlay, arguments.generation))
 
 
-def run_promote(arguments: argparse.Namespace) -> int:
-    return _told(open_desk(arguments).promote(arguments.source, arguments.overlay))
+def run_promote(arguments: argparse.Namespace, environ: Mapping[str, str]) -> int:
+    return _report(_open(arguments).promote(arguments.source, arguments.overlay))
 
 
-def run_rollback(arguments: argparse.Namespace) -> int:
-    return _told(open_desk(arguments).roll_back(arguments.overlay, arguments.to))
+def run_rollback(arguments: argparse.Namespace, environ: Mapping[str, str]) -> int:
+    return _report(_open(arguments).roll_back(arguments.overlay, arguments.to))
 
 
-def _told(moved: Moved) -> int:
+def _open(arguments: argparse.Namespace) -> PinDirectory:
+    from appliance_release.pins.directory import PinDirectory
+
+    return PinDirectory.open(arguments.directory, arguments.why)
+
+
+def _report(moved: Moved) -> int:
     before, after = moved.before, moved.after
     if before.value == after.value:
         print(f"{after.overlay} is pinned to {after.value} already.")

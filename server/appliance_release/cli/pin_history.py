@@ -8,16 +8,18 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING
 
 from appliance.console.ink import printable
-from appliance_release.cli.pin_part import EXIT_FOUND, add_part, open_desk
+from appliance_release.cli.parts import add_part
+from appliance_release.cli.pin_lint import EXIT_FOUND
 
 if TYPE_CHECKING:
     import argparse
+    from collections.abc import Mapping
 
-    from appliance.cli.parsing import Commands
+    from appliance.cli.parsing import ArgumentParser, Commands
 
 
-def add_history(parts: Commands) -> None:
-    history = add_part(parts, "history", "who changed what, when and why", run_history)
+def add_history(parts: Commands) -> ArgumentParser:
+    history = add_part(parts, "history", run_history, summary="who changed what, when and why")
     history.add_argument("overlay", nargs="?", help="only this one")
     history.add_argument("--json", action="store_true", help="print a JSON list of entries")
     history.add_argument("--verify", action="store_true", help="check that nothing was altered")
@@ -27,11 +29,14 @@ def add_history(parts: Commands) -> None:
         help="with --verify: a hash kept elsewhere, which must be among the entries; only that "
         "shows an end that was cut off",
     )
+    return history
 
 
-def run_history(arguments: argparse.Namespace) -> int:
-    desk = open_desk(arguments)
-    entries, problems = desk.log.inspect(arguments.head)
+def run_history(arguments: argparse.Namespace, environ: Mapping[str, str]) -> int:
+    from appliance_release.pins.directory import PinDirectory
+
+    pins = PinDirectory.open(arguments.directory)
+    entries, problems = pins.log.inspect(arguments.head)
     chosen = [each for each in entries if arguments.overlay in (None, each.target)]
     if arguments.json:
         print(json.dumps([asdict(entry) for entry in chosen], indent=2))
@@ -45,7 +50,7 @@ def run_history(arguments: argparse.Namespace) -> int:
         if problems:
             print(f"{printable(problems[0])} --verify shows all that is wrong.", file=sys.stderr)
         return 0
-    problems += desk.changed_by_hand(entries)
+    problems += pins.changed_by_hand(entries)
     for problem in problems:
         print(printable(problem))
     if problems:

@@ -9,21 +9,25 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from appliance.console.ink import printable
-from appliance_release.cli.pin_part import EXIT_FOUND, add_part
+from appliance_release.cli.parts import add_part
 
 if TYPE_CHECKING:
     import argparse
+    from collections.abc import Mapping
 
-    from appliance.cli.parsing import Commands
+    from appliance.cli.parsing import ArgumentParser, Commands
+
+EXIT_FOUND = 1
 
 
-def add_lint(parts: Commands) -> None:
-    lint = add_part(parts, "lint", "check manifests", run_lint)
+def add_lint(parts: Commands) -> ArgumentParser:
+    lint = add_part(parts, "lint", run_lint, summary="check manifests")
     lint.add_argument("paths", nargs="*", type=Path, help="files or directories [default k8s]")
     lint.add_argument("--json", action="store_true", help="print a JSON list of findings")
+    return lint
 
 
-def run_lint(arguments: argparse.Namespace) -> int:
+def run_lint(arguments: argparse.Namespace, environ: Mapping[str, str]) -> int:
     from appliance_release.manifests.lint import lint_paths
 
     findings, notes = lint_paths(arguments.paths or [arguments.directory])

@@ -7,17 +7,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from appliance.console.terminal import Terminal
-from appliance_release.cli.pin_part import add_part, add_why, open_desk
+from appliance_release.cli.parts import add_part
 
 if TYPE_CHECKING:
     import argparse
+    from collections.abc import Mapping
 
-    from appliance.cli.parsing import Commands
-    from appliance_release.pins.pin_record import PinRecord
+    from appliance.cli.parsing import ArgumentParser, Commands
+    from appliance_release.pins.record import PinRecord
 
 
-def add_record(parts: Commands) -> None:
-    record = add_part(parts, "record", "bind a generation to its hashes", run_record)
+def add_record(parts: Commands) -> ArgumentParser:
+    record = add_part(parts, "record", run_record, summary="bind a generation to its hashes")
     record.add_argument(
         "generation", help="OWNER/NAME:N, or an overlay: the generation it is pinned to"
     )
@@ -35,13 +36,13 @@ def add_record(parts: Commands) -> None:
         metavar="FILE",
         help="what GET /version of a server of this generation answers; - for standard input",
     )
-    add_why(record)
+    return record
 
 
-def run_record(arguments: argparse.Namespace) -> int:
+def run_record(arguments: argparse.Namespace, environ: Mapping[str, str]) -> int:
     from appliance.errors import ReleaseError
-    from appliance_release.pins.pin import find_pin
-    from appliance_release.pins.pin_change import parse_pin
+    from appliance_release.pins.directory import PinDirectory, parse_pin
+    from appliance_release.pins.overlay_pin import find_pin
     from appliance_release.pins.reference import parse_reference
 
     if "/" in arguments.generation:
@@ -53,7 +54,7 @@ def run_record(arguments: argparse.Namespace) -> int:
         raise ReleaseError(
             "There is nothing to record. Give --manifest-lock, --store-path or --identity."
         )
-    path, record = open_desk(arguments).record(reference, found)
+    path, record = PinDirectory.open(arguments.directory, arguments.why).record(reference, found)
     print(f"{path}: {record_state(record)}")
     for store_path, digest in record.store_paths.items():
         print(f"  {digest or 'not on this machine: no hash'}  {store_path}")
@@ -67,7 +68,7 @@ def record_state(record: PinRecord | None) -> str:
 
 
 def _found(arguments: argparse.Namespace, reference: str) -> PinRecord:
-    from appliance_release.pins.pin_record import (
+    from appliance_release.pins.record import (
         PinRecord,
         hash_lock,
         hash_store_path,

@@ -7,22 +7,23 @@ import shutil
 import sys
 import time
 from dataclasses import asdict, replace
-from pathlib import Path
 from typing import TYPE_CHECKING
 
-from appliance.cli.parsing import HelpFormatter, add_command, examples
+from appliance.cli.parsing import add_command, examples
 from appliance.console.ink import Ink, printable
 from appliance.console.terminal import ERASE_REST, Terminal
 from appliance.errors import ReleaseError
+from appliance_release.cli.parts import add_directory, add_part, add_parts, run_part
 
 if TYPE_CHECKING:
     import argparse
     from collections.abc import Iterator, Mapping
+    from pathlib import Path
 
     from appliance.cli.parsing import Commands
-    from appliance_release.pins.pin_record import PinRecord
+    from appliance_release.pins.record import PinRecord
     from appliance_release.rollout.kubectl import Cluster
-    from appliance_release.rollout.rollout import PodState, Rollout, Target, Verdict
+    from appliance_release.rollout.state import PodState, Rollout, Target, Verdict
 
 BAR_WIDTH = 24
 INTERVAL_S = 1.0
@@ -52,14 +53,18 @@ def add_parser(commands: Commands) -> None:
             after=CODES,
         ),
     )
-    parts = parser.add_subparsers(dest="part", metavar="WHAT", title="commands", required=True)
+    parts = add_parts(parser)
     _add(parts, "status", "what pods were told to run, and why a rollout hangs (reads objects)")
     _add(parts, "verify", "ask each server for its hashes, too (needs pods/portforward)")
 
 
 def run(arguments: argparse.Namespace, environ: Mapping[str, str]) -> int:
+    return run_part(arguments, environ)
+
+
+def show_all(arguments: argparse.Namespace, environ: Mapping[str, str]) -> int:
     from appliance_release.rollout.kubectl import Kubectl
-    from appliance_release.rollout.rollout import worst
+    from appliance_release.rollout.state import worst
     from appliance_release.rollout.target import find_targets
 
     flags = ["--context", arguments.context] if arguments.context else []
@@ -80,7 +85,7 @@ def show(
     terminal: Terminal,
     ink: Ink,
 ) -> Verdict:
-    from appliance_release.rollout.rollout import read_rollout, verify_pods
+    from appliance_release.rollout.state import read_rollout, verify_pods
 
     if arguments.watch:
         watch(cluster, target, arguments.timeout, terminal)
@@ -117,7 +122,7 @@ def watch(cluster: Cluster, target: Target, timeout_s: float, terminal: Terminal
 
 def follow(cluster: Cluster, target: Target) -> Iterator[Rollout]:
     """Again and again; a cluster that does not answer once or twice is asked again."""
-    from appliance_release.rollout.rollout import read_rollout
+    from appliance_release.rollout.state import read_rollout
 
     num_failures = 0
     while True:
@@ -134,7 +139,7 @@ def follow(cluster: Cluster, target: Target) -> Iterator[Rollout]:
 
 
 def find_record(directory: Path, target: Target) -> PinRecord | None:
-    from appliance_release.pins.pin_record import read_record
+    from appliance_release.pins.record import read_record
     from appliance_release.pins.reference import parse_reference, why_not_pinned
 
     if why_not_pinned(target.pinned) is not None:
@@ -208,18 +213,9 @@ MEANINGS = {
 
 
 def _add(parts: Commands, name: str, summary: str) -> None:
-    parser = parts.add_parser(
-        name, help=summary, description=summary, formatter_class=HelpFormatter, allow_abbrev=False,
-        epilog=CODES,
-    )  # fmt: skip
+    parser = add_part(parts, name, show_all, summary=summary, examples=CODES)
     parser.add_argument("overlay", help="such as production")
-    parser.add_argument(
-        "--directory",
-        type=Path,
-        default=Path("k8s"),
-        metavar="DIR",
-        help="where overlays/ and pins/ are [default k8s]",
-    )
+    add_directory(parser)
     parser.add_argument("--context", metavar="NAME", help="kubectl context [default the current]")
     parser.add_argument("--namespace", metavar="NAME", help="instead of the overlay's")
     parser.add_argument("--watch", action="store_true", help="wait until the rollout has ended")

@@ -47,7 +47,7 @@ def run(arguments: argparse.Namespace, environ: Mapping[str, str]) -> int:
     from appliance.models.hashing import FileHasher
     from appliance_release.locks.lock_file import write_whole
     from appliance_release.locks.nix_store import NixStore
-    from appliance_release.sbom.sbom import describe
+    from appliance_release.sbom.document import describe
 
     terminal = Terminal(sys.stderr)
     now = datetime.now(UTC).isoformat(timespec="seconds") if arguments.timestamp else None

@@ -14,16 +14,16 @@ from appliance_release.manifests.object_rules import OBJECT_RULES, check_network
 from appliance_release.manifests.pod_rules import ANNOTATION_RULES, POD_RULES
 from appliance_release.manifests.server_rules import SERVER_RULES
 from appliance_release.manifests.yaml_document import read_documents
-from appliance_release.pins.pin import OVERLAYS, find_pins
+from appliance_release.pins.overlay_pin import OVERLAYS, find_pins
 from appliance_release.pins.reference import ANNOTATION
-from appliance_release.rollout.programs import ProgramMissing, run_program
+from appliance_release.programs import ProgramMissing, run_program
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
     from pathlib import Path
 
-    from appliance_release.pins.pin import Pin
-    from appliance_release.rollout.programs import Run
+    from appliance_release.pins.overlay_pin import Pin
+    from appliance_release.programs import Run
 
 KUSTOMIZATION = "kustomization.yaml"
 KUSTOMIZE_KINDS = {"Kustomization", "Component"}

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from appliance.errors import ReleaseError
 from appliance_release.manifests.kubernetes_manifest import mapping, sequence
-from appliance_release.rollout.programs import ProgramMissing, Run, run_program
+from appliance_release.programs import ProgramMissing, Run, run_program
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence

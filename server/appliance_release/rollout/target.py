@@ -6,15 +6,15 @@ from typing import TYPE_CHECKING
 
 from appliance.errors import ReleaseError
 from appliance_release.manifests.lint import KUSTOMIZATION, read_manifests, render
-from appliance_release.pins.pin import OVERLAYS
+from appliance_release.pins.overlay_pin import OVERLAYS
 from appliance_release.pins.reference import ANNOTATION
-from appliance_release.rollout.programs import run_program
-from appliance_release.rollout.rollout import Target
+from appliance_release.programs import run_program
+from appliance_release.rollout.state import Target
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from appliance_release.rollout.programs import Run
+    from appliance_release.programs import Run
 
 
 def find_targets(directory: Path, overlay: str, run: Run = run_program) -> list[Target]:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from appliance.errors import ReleaseError
-from appliance_release.rollout.programs import ProgramMissing, git_author, run_program
+from appliance_release.programs import ProgramMissing, git_author, run_program
 
 
 def python(code: str) -> list[str]:

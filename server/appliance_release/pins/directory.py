@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import getpass
 import os
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -10,16 +11,17 @@ from typing import TYPE_CHECKING
 
 from appliance.access.audit_log import AuditLog, Change
 from appliance.errors import ReleaseError
-from appliance_release.pins.pin import Pin, find_pin, find_pins, write_pin
-from appliance_release.pins.pin_record import join_records, read_record, write_record
+from appliance_release.pins.overlay_pin import Pin, find_pin, find_pins, write_pin
+from appliance_release.pins.record import join_records, read_record, write_record
 from appliance_release.pins.reference import parse_reference, why_not_pinned
+from appliance_release.programs import git_author, run_program
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
     from appliance.access.audit_log import Entry
-    from appliance_release.pins.pin_record import PinRecord
+    from appliance_release.pins.record import PinRecord
     from appliance_release.pins.reference import Reference
 
 PREVIOUS = "previous"
@@ -41,12 +43,18 @@ class Moved:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class PinDesk:
+class PinDirectory:
     """The manifests in `directory`, and who is working on them."""
 
     directory: Path
     by: str
     why: str | None = None
+
+    @classmethod
+    def open(cls, directory: Path, why: str | None = None) -> PinDirectory:
+        """Opens the directory in the name that git commits with, else in the user's."""
+        by = git_author(run_program) or getpass.getuser()
+        return cls(directory=directory, by=by, why=why)
 
     @property
     def log(self) -> AuditLog:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from appliance_release.rollout.reasons import deployment_reasons, pod_reason
-from tests.unit.release.recorded_cluster import (
+from tests.unit.release.rollout.recorded_cluster import (
     Object,
     deployment,
     pod,

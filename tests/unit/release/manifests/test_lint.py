@@ -9,8 +9,16 @@ import pytest
 from appliance.errors import ReleaseError
 from appliance_release.manifests.kubernetes_manifest import quantity
 from appliance_release.manifests.lint import lint, lint_paths, read_manifests
-from appliance_release.rollout.programs import ProgramMissing
-from tests.unit.release.broken_manifests import BROKEN, K8S, PIN, Broken, Parts, beside, skipped
+from appliance_release.programs import ProgramMissing
+from tests.unit.release.manifests.broken_manifests import (
+    BROKEN,
+    K8S,
+    PIN,
+    Broken,
+    Parts,
+    beside,
+    skipped,
+)
 
 
 @pytest.mark.parametrize("broken", BROKEN, ids=[broken.what for broken in BROKEN])

@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 
 from appliance.errors import ReleaseError
+from appliance_release.programs import ProgramMissing
 from appliance_release.rollout.kubectl import Kubectl
-from appliance_release.rollout.programs import ProgramMissing
 
 ANSWER = {"name": "llama-appliance", "generation": "a/b:2"}
 

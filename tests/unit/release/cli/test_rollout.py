@@ -16,10 +16,10 @@ from appliance.console.ink import Ink
 from appliance.console.terminal import Terminal
 from appliance.errors import ReleaseError
 from appliance_release.cli.rollout import bar, progress, show, watch
-from appliance_release.pins.pin_record import PinRecord, write_record
+from appliance_release.pins.record import PinRecord, write_record
 from appliance_release.pins.reference import parse_reference
-from appliance_release.rollout.rollout import Verdict, read_rollout
-from tests.unit.release.recorded_cluster import (
+from appliance_release.rollout.state import Verdict, read_rollout
+from tests.unit.release.rollout.recorded_cluster import (
     HASHES,
     NEW,
     OLD,

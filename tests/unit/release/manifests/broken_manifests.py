@@ -10,7 +10,7 @@ from typing import Any
 
 import yaml
 
-K8S = Path(__file__).parents[3] / "k8s"
+K8S = Path(__file__).parents[4] / "k8s"
 PIN = "flox.dev/environment"
 
 Object = dict[str, Any]

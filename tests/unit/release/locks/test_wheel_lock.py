@@ -13,7 +13,7 @@ from appliance_release.locks import wheel_lock
 from appliance_release.locks.requirements_file import Requirement, read_requirements
 from appliance_release.locks.wheel_lock import MACHINES, PYTHON, VARIANTS, WheelLock, lock_wheels
 
-REPOSITORY = Path(__file__).parents[3]
+REPOSITORY = Path(__file__).parents[4]
 REQUIREMENTS = REPOSITORY / "requirements"
 LOCK: WheelLock = json.loads((REPOSITORY / "llama-build" / "wheels.lock.json").read_text())
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from appliance.errors import ReleaseError
 from appliance_release.pins.reference import ANNOTATION
-from appliance_release.rollout.rollout import Target
+from appliance_release.rollout.state import Target
 
 Object = dict[str, Any]
 

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from appliance_release.flox.lines import KeyPath, Span, locate_keys
 
-REPOSITORY = Path(__file__).parents[3]
+REPOSITORY = Path(__file__).parents[4]
 
 EVERYTHING = '''
 title = "a # b ]"   # a comment = "x"

@@ -13,7 +13,7 @@ from appliance.errors import ReleaseError
 from appliance.models.directory.inventory import CONFIG
 from appliance.models.directory.lock import LOCK_FILE
 from appliance_release.sbom.model import describe_directory, describe_lock
-from appliance_release.sbom.python import describe_packages, site_packages
+from appliance_release.sbom.packages import describe_packages, site_packages
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence

@@ -15,7 +15,7 @@ from appliance_release.bundle.manifest import MANIFEST, Manifest, write_manifest
 from appliance_release.bundle.signature import check_key, sign
 from appliance_release.locks.lock_file import write_whole
 from appliance_release.locks.model_lock import ModelLock, read_model_lock, source_folder
-from appliance_release.sbom.sbom import describe
+from appliance_release.sbom.document import describe
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -149,29 +149,3 @@ def _copy_other(path: Path, target: Path) -> None:
 def _leftovers(parent: str, names: list[str]) -> set[str]:
     flox = FLOX_LEFTOVERS if Path(parent).name == ".flox" else set()
     return {".git", "__pycache__", *flox} & set(names)
-
-
-def install(
-    directory: Path, manifest: Manifest, *, store: NixStore | None, into: Path, terminal: Terminal
-) -> list[str]:
-    """Store paths go into the Nix store, models below `into`; what each became, a line each."""
-    lines = []
-    if manifest.store_paths:
-        if store is None:
-            raise ReleaseError(
-                f"The bundle holds {len(manifest.store_paths)} Nix store paths, and there is no Nix"
-                " on this machine. Install Nix, or add --models-only."
-            )
-        with terminal.counting("importing store paths"):
-            store.import_from(directory / CACHE, manifest.store_paths)
-        for path in manifest.store_paths:
-            root = into / "roots" / Path(path).name[33:]
-            store.keep(path, root)
-            lines.append(f"{root} -> {path}")
-    for name in manifest.models:
-        lock = read_model_lock(directory / MODELS / name / LOCK_FILE)
-        target = into / MODELS / f"{lock.name}-{lock.revision[:12]}"
-        with terminal.counting(f"copying {name}"):
-            shutil.copytree(directory / MODELS / name, target, dirs_exist_ok=True)
-        lines.append(f"appliance serve --model {target}")
-    return lines

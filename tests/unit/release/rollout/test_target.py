@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 
 from appliance.errors import ReleaseError
-from appliance_release.rollout.rollout import Target
+from appliance_release.rollout.state import Target
 from appliance_release.rollout.target import find_targets
 
-K8S = Path(__file__).parents[3] / "k8s"
+K8S = Path(__file__).parents[4] / "k8s"
 PLAIN = Target(namespace="llama", deployment="llama", pinned="acme/llama-runtime:1")
 
 

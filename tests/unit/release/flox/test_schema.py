@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from appliance_release.flox.check import check_environment
-from tests.unit.release.flox_manifests import BUILD, SERVICES, Mutation, errors, lay_out
-from tests.unit.release.flox_mutations import OF_ALL
+from tests.unit.release.flox.flox_manifests import BUILD, SERVICES, Mutation, errors, lay_out
+from tests.unit.release.flox.flox_mutations import OF_ALL
 
 
 @pytest.mark.parametrize("manifest", [BUILD, SERVICES], ids=["build", "services"])

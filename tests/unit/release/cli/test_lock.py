@@ -12,7 +12,7 @@ from appliance.cli.main import main
 def test_a_kind_of_lock_must_be_named(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         main(["lock"])
-    assert "the following arguments are required: KIND" in capsys.readouterr().err
+    assert "the following arguments are required: WHAT" in capsys.readouterr().err
 
 
 def test_without_uv_the_way_to_it_is_told(

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from appliance.errors import ReleaseError
-from appliance_release.pins.pin import find_pin, find_pins, write_pin
+from appliance_release.pins.overlay_pin import find_pin, find_pins, write_pin
 
 KEY = "flox.dev/environment"
 

@@ -9,7 +9,7 @@ import pytest
 
 from appliance.errors import SettingsError
 from appliance_release.flox.check import check_environment, find_manifests
-from tests.unit.release.flox_manifests import BUILD, CUDA, REPOSITORY, RUNTIME, errors, lay_out
+from tests.unit.release.flox.flox_manifests import BUILD, CUDA, REPOSITORY, RUNTIME, errors, lay_out
 
 
 @pytest.mark.parametrize("manifest", [RUNTIME, CUDA], ids=["runtime", "cuda"])

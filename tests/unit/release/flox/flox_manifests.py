@@ -8,7 +8,7 @@ from pathlib import Path
 
 from appliance_release.flox.check import Finding
 
-REPOSITORY = Path(__file__).parents[3]
+REPOSITORY = Path(__file__).parents[4]
 RUNTIME = REPOSITORY / "llama-runtime" / ".flox" / "env" / "manifest.toml"
 CUDA = REPOSITORY / "llama-runtime" / "cuda" / ".flox" / "env" / "manifest.toml"
 

@@ -16,7 +16,7 @@ from appliance_release.flox.lines import KeyPath, locate_keys
 from appliance_release.flox.rules import check_rules
 from appliance_release.flox.schema import MANIFEST
 from appliance_release.flox.types import NEWEST, VERSIONS
-from tests.unit.release.flox_manifests import (
+from tests.unit.release.flox.flox_manifests import (
     AUTO_START,
     CUDA,
     HOOK,

@@ -11,7 +11,7 @@ import pytest
 
 from appliance.errors import ReleaseError
 from appliance_release.locks.nar import hash_path
-from appliance_release.pins.pin_record import (
+from appliance_release.pins.record import (
     PinRecord,
     hash_lock,
     hash_store_path,

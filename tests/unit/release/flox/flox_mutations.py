@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tests.unit.release.flox_manifests import (
+from tests.unit.release.flox.flox_manifests import (
     AUTO_START,
     BUILD,
     CUDA,

@@ -7,9 +7,9 @@ from dataclasses import replace
 import pytest
 
 from appliance.errors import ReleaseError
-from appliance_release.pins.pin_record import PinRecord
-from appliance_release.rollout.rollout import Rollout, Verdict, read_rollout, verify_pods
-from tests.unit.release.recorded_cluster import (
+from appliance_release.pins.record import PinRecord
+from appliance_release.rollout.state import Rollout, Verdict, read_rollout, verify_pods
+from tests.unit.release.rollout.recorded_cluster import (
     HASHES,
     NEW,
     OLD,

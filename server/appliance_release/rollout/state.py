@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING
 
 from appliance.errors import ReleaseError
 from appliance_release.manifests.kubernetes_manifest import mapping, sequence, value_at
-from appliance_release.pins.pin_record import IDENTITY
+from appliance_release.pins.record import IDENTITY
 from appliance_release.pins.reference import ANNOTATION, why_not_pinned
 from appliance_release.rollout.reasons import deployment_reasons, pod_reason
 
 if TYPE_CHECKING:
-    from appliance_release.pins.pin_record import PinRecord
+    from appliance_release.pins.record import PinRecord
     from appliance_release.rollout.kubectl import Cluster
 
     Object = dict[str, object]

@@ -22,7 +22,7 @@ from appliance_release.locks.model_lock import (
     read_model_lock,
 )
 
-REPOSITORY = Path(__file__).parents[3]
+REPOSITORY = Path(__file__).parents[4]
 PEBBLE = REPOSITORY / "llama-build" / "models" / "pebble.lock.json"
 
 
