@@ -10,6 +10,8 @@ lock := requirements/$(if $(GPU),cuda,$(if $(LEAN),lean,cpu)).txt
 runtime := $(VENV)/.installed-$(shell cat $(lock) pyproject.toml | cksum | cut -d ' ' -f 1)
 dev := $(runtime)-$(shell cksum < requirements/dev.txt | cut -d ' ' -f 1)
 platform = $(shell $(VENV)/bin/python -c 'import sysconfig; print(sysconfig.get_platform())')
+c_sources := $(wildcard server/appliance/engine/native/kernels/*.[ch] \
+	server/appliance/engine/native/kernels/*.inc bench/*.c tests/unit/engine/native/kernels/*.c)
 shell_scripts := .ci/run scripts/*.sh tests/k8s/cluster/*.sh tests/nix/standin/*.sh
 
 # Start-up time is part of the product: let Python keep its byte code.
@@ -38,14 +40,16 @@ test: $(dev) ## run the tests
 
 check: $(dev) ## formatting, lint, types, shell scripts, fast tests
 	@$(VENV)/bin/ruff format --check .
+	@$(VENV)/bin/clang-format --dry-run -Werror $(c_sources)
 	@$(VENV)/bin/ruff check .
 	@$(VENV)/bin/mypy
 	@PATH="$(VENV)/bin:$$PATH" shellcheck $(shell_scripts)
 	@$(VENV)/bin/python -m pytest -q tests/unit
 
-fix: $(dev) ## put right what ruff can
+fix: $(dev) ## apply ruff's fixes, and the format of Python and C
 	@$(VENV)/bin/ruff check --fix .
 	@$(VENV)/bin/ruff format .
+	@$(VENV)/bin/clang-format -i $(c_sources)
 
 laws: $(dev) ## the engine's laws as a table: what may vary, and that no bit does (2 minutes)
 	@exec $(VENV)/bin/python -m tests.engine.law_matrix

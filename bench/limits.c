@@ -43,11 +43,14 @@ __attribute__((target_clones("avx512f", "avx2", "default")))
 #endif
 static uint64_t read_all(const wide_t *data, size_t count) {
     wide_t sums[8] = {0};
-    for (size_t i = 0; i + 8 <= count; i += 8)
-        for (int lane = 0; lane < 8; lane++)
+    for (size_t i = 0; i + 8 <= count; i += 8) {
+        for (int lane = 0; lane < 8; lane++) {
             sums[lane] ^= data[i + lane];
-    for (int lane = 1; lane < 8; lane++)
+        }
+    }
+    for (int lane = 1; lane < 8; lane++) {
         sums[0] ^= sums[lane];
+    }
     return sums[0][0] ^ sums[0][7];
 }
 
@@ -55,15 +58,14 @@ static uint64_t read_all(const wide_t *data, size_t count) {
 /* Twelve accumulators: more than latency times throughput of any of these instructions. Every loop over
  * them is unrolled: addressed by a variable they would lie in memory, and its latency be measured. */
 #define ACCUMULATORS 12
-#define LOOP(type, zero, step)                                                                     \
-    type sums[ACCUMULATORS];                                                                       \
-    _Pragma("GCC unroll 12") for (int i = 0; i < ACCUMULATORS; i++)                                \
-        sums[i] = zero;                                                                            \
-    for (long round = 0; round < rounds; round++) {                                                \
-        _Pragma("GCC unroll 12") for (int i = 0; i < ACCUMULATORS; i++) {                          \
-            step;                                                                                  \
-            __asm__ volatile("" : "+x"(sums[i]));                                                  \
-        }                                                                                          \
+#define LOOP(type, zero, step)                                                          \
+    type sums[ACCUMULATORS];                                                            \
+    _Pragma("GCC unroll 12") for (int i = 0; i < ACCUMULATORS; i++) { sums[i] = zero; } \
+    for (long round = 0; round < rounds; round++) {                                     \
+        _Pragma("GCC unroll 12") for (int i = 0; i < ACCUMULATORS; i++) {               \
+            step;                                                                       \
+            __asm__ volatile("" : "+x"(sums[i]));                                       \
+        }                                                                               \
     }
 
 static int has_avx512(void) { return __builtin_cpu_supports("avx512f"); }
@@ -114,8 +116,9 @@ static double work(task_t *task, long rounds) {
         task->product->run(rounds);
         return rounds * task->product->operations;
     }
-    for (long round = 0; round < rounds; round++)
+    for (long round = 0; round < rounds; round++) {
         task->result += read_all(task->data, task->count);
+    }
     return (double)rounds * task->count * sizeof(wide_t);
 }
 
@@ -125,14 +128,16 @@ static void *run_task(void *argument) {
     for (;; rounds *= 2) {
         double began = now();
         work(task, rounds);
-        if (now() - began > task->window_s / 20)
+        if (now() - began > task->window_s / 20) {
             break;
+        }
     }
     for (int window = 0; window < WINDOWS; window++) {
         pthread_barrier_wait(task->barrier);
         double began = now(), amount = 0;
-        while (now() - began < task->window_s)
+        while (now() - began < task->window_s) {
             amount += work(task, rounds);
+        }
         task->amounts[window] = amount / (now() - began);
     }
     return NULL;
@@ -143,10 +148,8 @@ static int compare(const void *a, const void *b) {
     return (x > y) - (x < y);
 }
 
-static void measure(
-    const char *name, const product_t *product, const wide_t *data, size_t count, int num_threads,
-    double seconds
-) {
+static void measure(const char *name, const product_t *product, const wide_t *data, size_t count, int num_threads,
+                    double seconds) {
     pthread_t threads[MAX_THREADS];
     static task_t tasks[MAX_THREADS];
     pthread_barrier_t barrier;
@@ -166,15 +169,14 @@ static void measure(
     uint64_t used = 0;
     for (int i = 0; i < num_threads; i++) {
         pthread_join(threads[i], NULL);
-        for (int window = 0; window < WINDOWS; window++)
+        for (int window = 0; window < WINDOWS; window++) {
             sums[window] += tasks[i].amounts[window];
+        }
         used += tasks[i].result;
     }
     qsort(sums, WINDOWS, sizeof(double), compare);
-    printf(
-        "\"%s\": {\"median\": %.4g, \"peak\": %.4g}%s", name, sums[WINDOWS / 2], sums[WINDOWS - 1],
-        used == 1 ? " " : ""
-    );
+    printf("\"%s\": {\"median\": %.4g, \"peak\": %.4g}%s", name, sums[WINDOWS / 2], sums[WINDOWS - 1],
+           used == 1 ? " " : "");
     pthread_barrier_destroy(&barrier);
 }
 
@@ -183,8 +185,7 @@ int main(int argc, char **argv) {
     size_t size = argc == 4 ? strtoull(argv[2], NULL, 10) : 0;
     double seconds = argc == 4 ? atof(argv[3]) : 0;
     size_t count = size / sizeof(wide_t);
-    if (num_threads < 1 || num_threads > MAX_THREADS || seconds <= 0 ||
-        count / num_threads < 8) {
+    if (num_threads < 1 || num_threads > MAX_THREADS || seconds <= 0 || count / num_threads < 8) {
         fprintf(stderr, "usage: limits THREADS BYTES SECONDS\n");
         return 2;
     }
@@ -198,8 +199,9 @@ int main(int argc, char **argv) {
     measure("read_bytes_per_s", NULL, data, count, num_threads, seconds);
     const char *previous = "";
     for (const product_t *product = PRODUCTS; product->name; product++) {
-        if (!strcmp(product->name, previous) || !product->is_available())
+        if (!strcmp(product->name, previous) || !product->is_available()) {
             continue;
+        }
         printf(", ");
         measure(product->name, product, NULL, 0, num_threads, seconds);
         previous = product->name;

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 
 # What decides the bytes of a packed matrix: where they lie, and how weights are rounded or moved.
-LAYOUT_SOURCES = ("floats.h", "linear.h", "linear_layout.h", "linear_pack.h", "../tiles.py")
+LAYOUT_SOURCES = ("floats.h", "linear.h", "linear_layout.h", "linear_pack.inc", "../tiles.py")
 
 MAX_SIDE = 1 << 24  # of a matrix: beyond it the kernels' 32-bit indices end; no model is near it
 

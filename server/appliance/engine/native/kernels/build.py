@@ -85,10 +85,15 @@ def find_compiler() -> Path | None:
     return next((Path(path) for path in found if path is not None), None)
 
 
+def source_files() -> list[Path]:
+    """Sources, headers of what they share, and templates (.inc) compiled once for each variant."""
+    return sorted(path for kind in ("*.c", "*.h", "*.inc") for path in SOURCE_DIRECTORY.glob(kind))
+
+
 def hash_sources() -> str:
-    """Of every source and header and the flags: what a prebuilt library must agree with."""
+    """Hash every source file and the flags: a prebuilt library must agree with them."""
     digest = hashlib.sha256(" ".join((*FLAGS, *LINK_FLAGS)).encode())
-    for path in sorted(SOURCE_DIRECTORY.glob("*.[ch]")):
+    for path in source_files():
         content = path.read_bytes()
         digest.update(f"{path.name} {len(content)} ".encode() + content)
     return digest.hexdigest()

@@ -13,7 +13,8 @@
 #define INLINE static inline __attribute__((always_inline))
 #endif
 
-#define UNROLL _Pragma("GCC unroll 16")
+/* A loop that is written out: i from 0 to end. */
+#define UNROLLED(i, end) _Pragma("GCC unroll 16") for (int i = 0; i < (end); i++)
 
 /* Rounding to nearest, and denormals as they are or taken and left as zero, whatever another library has
  * set for this thread. Returns what was set. An Arm flushes in the variants that define
@@ -71,15 +72,15 @@ INLINE uint32_t round_bf16(float value) {
 }
 
 /* A bf16 with a denormal taken for zero. */
-INLINE float normal_bf16(uint32_t bits) {
-    return bits_float(((bits & 0x7f80) == 0 ? bits & 0x8000 : bits) << 16);
-}
+INLINE float normal_bf16(uint32_t bits) { return bits_float(((bits & 0x7f80) == 0 ? bits & 0x8000 : bits) << 16); }
 
 /* fma whose result is zero where rounding to 24 bits without a lowest exponent stays below FLT_MIN:
  * in double the sum is exact wherever that matters. */
 INLINE float fma_normal(float a, float b, float c) {
     float sum = fmaf(a, b, c);
-    if (fabsf(sum) > FLT_MIN || sum != sum) return sum;
+    if (fabsf(sum) > FLT_MIN || sum != sum) {
+        return sum;
+    }
     return fabs((double)a * b + c) < 0x1p-126 - 0x1p-151 ? copysignf(0, sum) : sum;
 }
 

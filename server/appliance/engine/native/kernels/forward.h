@@ -64,5 +64,5 @@ void pack_weight(pool_t *pool, const weight_t *weight, void *packed, const uint1
 
 /* Logits [rows asked for][vocab] of the last rows of each chunk, and hidden sums [pooled][hidden].
  * One function for each variant: forward_scalar, forward_avx2, forward_avx512, forward_neon. */
-typedef int32_t forward_t(const model_t *model, pool_t *pool, workspace_t *workspace,
-                          const int32_t *batch, float *logits, double *hidden_sums);
+typedef int32_t forward_t(const model_t *model, pool_t *pool, workspace_t *workspace, const int32_t *batch,
+                          float *logits, double *hidden_sums);

@@ -7,7 +7,7 @@
 #endif
 #define LANES_256
 #define FORWARD forward_avx2
-#include "forward_variant.h"
+#include "forward_variant.inc"
 #if defined(__clang__)
 #pragma clang attribute pop
 #endif

@@ -7,7 +7,7 @@
 #endif
 #define LANES_512
 #define FORWARD forward_avx512
-#include "forward_variant.h"
+#include "forward_variant.inc"
 #if defined(__clang__)
 #pragma clang attribute pop
 #endif

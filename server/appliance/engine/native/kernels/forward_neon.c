@@ -3,5 +3,5 @@
 #define LANES_NEON
 #define FLUSHES_IN_HARDWARE
 #define FORWARD forward_neon
-#include "forward_variant.h"
+#include "forward_variant.inc"
 #endif

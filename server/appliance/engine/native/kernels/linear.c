@@ -29,18 +29,30 @@ static const linear_variant_t *chosen;
 int linear_choose(const char *name) {
     const linear_variant_t *variant = NULL;
 #if defined(__x86_64__)
-    if (strcmp(name, "avx512") == 0 && has_avx512()) variant = &linear_avx512;
-    if (strcmp(name, "avx2") == 0 && has_avx2()) variant = &linear_avx2;
+    if (strcmp(name, "avx512") == 0 && has_avx512()) {
+        variant = &linear_avx512;
+    }
+    if (strcmp(name, "avx2") == 0 && has_avx2()) {
+        variant = &linear_avx2;
+    }
 #elif defined(__aarch64__)
-    if (strcmp(name, "neon") == 0) variant = neon();
+    if (strcmp(name, "neon") == 0) {
+        variant = neon();
+    }
 #endif
-    if (strcmp(name, "scalar") == 0) variant = &linear_scalar;
-    if (variant) chosen = variant;
+    if (strcmp(name, "scalar") == 0) {
+        variant = &linear_scalar;
+    }
+    if (variant) {
+        chosen = variant;
+    }
     return variant != NULL;
 }
 
 __attribute__((constructor)) static void choose_best(void) {
-    if (!linear_choose("avx512") && !linear_choose("avx2") && !linear_choose("neon")) linear_choose("scalar");
+    if (!linear_choose("avx512") && !linear_choose("avx2") && !linear_choose("neon")) {
+        linear_choose("scalar");
+    }
 }
 
 const char *linear_variant(void) { return chosen->name; }

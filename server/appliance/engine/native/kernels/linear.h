@@ -22,9 +22,9 @@ enum weight_kind { WEIGHT_BF16 = 0, WEIGHT_INT8 = 1, WEIGHT_INT4 = 2 };
 #define COLUMN_TILE 32 /* outputs side by side; packed weights are padded to whole tiles */
 
 typedef struct {
-    int32_t kind;      /* enum weight_kind */
-    int32_t n, k;      /* outputs, inputs */
-    const void *data;  /* packed, 64-byte aligned */
+    int32_t kind;     /* enum weight_kind */
+    int32_t n, k;     /* outputs, inputs */
+    const void *data; /* packed, 64-byte aligned */
 } weight_t;
 
 /* Bytes of packed weights; of prepared activations for one row (both multiples of 64). */
@@ -45,8 +45,8 @@ void linear_prepare_part(int32_t kind, int32_t k, const float *x, int64_t stride
                          int32_t end_row, int32_t first, int32_t end);
 
 /* y [rows][stride_y] for the column tiles [first_tile, end_tile); padding columns are not written. */
-void linear_multiply(const weight_t *w, const void *prepared, float *y, int64_t stride_y,
-                     int32_t rows, int32_t first_tile, int32_t end_tile);
+void linear_multiply(const weight_t *w, const void *prepared, float *y, int64_t stride_y, int32_t rows,
+                     int32_t first_tile, int32_t end_tile);
 
 /* The variant in use: the best this CPU has until another is chosen by name ("avx512", "avx2", "neon",
  * "scalar"). Choosing returns 1, or 0 if the variant is not built in or the CPU lacks it; do it

@@ -12,10 +12,18 @@
 #define NAME "avx2"
 enum { WIDE_ROWS = 2, NARROW_ROWS = 4, UNPACK_ABOVE = 12 };
 
-typedef struct { __m256 low, high; } floats_t;  /* one fp32 an output */
-typedef struct { __m256i low, high; } ints_t;   /* one int32 an output */
-typedef struct { __m256i low, high; } line_t;   /* a line of weights */
-typedef struct { line_t steps, offsets; } codes_t;
+typedef struct {
+    __m256 low, high;
+} floats_t; /* one fp32 an output */
+typedef struct {
+    __m256i low, high;
+} ints_t; /* one int32 an output */
+typedef struct {
+    __m256i low, high;
+} line_t; /* a line of weights */
+typedef struct {
+    line_t steps, offsets;
+} codes_t;
 
 static inline __m256i first_columns(int count) {
     return _mm256_cmpgt_epi32(_mm256_set1_epi32(count), _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7));
@@ -136,7 +144,7 @@ static inline void store_line(uint8_t *to, line_t line) {
     _mm256_store_si256((__m256i *)to + 1, line.high);
 }
 
-#include "linear_tiles.h"
+#include "linear_tiles.inc"
 #if defined(__clang__)
 #pragma clang attribute pop
 #endif

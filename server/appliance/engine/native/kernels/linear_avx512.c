@@ -1,7 +1,8 @@
 /* Linear layers with 512-bit vectors, bf16 and integer dot products (Zen 4, Sapphire Rapids and later). */
 #if defined(__x86_64__)
 #if defined(__clang__)
-#pragma clang attribute push(__attribute__((target("avx512f,avx512bw,avx512vl,avx512vnni,avx512bf16,fma"))), apply_to = function)
+#pragma clang attribute push(__attribute__((target("avx512f,avx512bw,avx512vl,avx512vnni,avx512bf16,fma"))), \
+                             apply_to = function)
 #else
 #pragma GCC target("avx512f,avx512bw,avx512vl,avx512vnni,avx512bf16,fma")
 #endif
@@ -12,10 +13,12 @@
 #define NAME "avx512"
 enum { WIDE_ROWS = 8, NARROW_ROWS = 0, UNPACK_ABOVE = 32 };
 
-typedef __m512 floats_t;  /* one fp32 an output */
-typedef __m512i ints_t;   /* one int32 an output */
-typedef __m512i line_t;   /* a line of weights */
-typedef struct { __m512i steps, offsets; } codes_t;
+typedef __m512 floats_t; /* one fp32 an output */
+typedef __m512i ints_t;  /* one int32 an output */
+typedef __m512i line_t;  /* a line of weights */
+typedef struct {
+    __m512i steps, offsets;
+} codes_t;
 
 static inline __mmask16 first_columns(int count) {
     return (__mmask16)(count >= 16 ? 0xffff : count > 0 ? (1u << count) - 1 : 0);
@@ -86,7 +89,7 @@ static inline void unpack_line(const uint8_t *from, codes_t codes, line_t lines[
 
 static inline void store_line(uint8_t *to, line_t line) { _mm512_store_si512(to, line); }
 
-#include "linear_tiles.h"
+#include "linear_tiles.inc"
 #if defined(__clang__)
 #pragma clang attribute pop
 #endif

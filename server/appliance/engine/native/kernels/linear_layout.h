@@ -19,8 +19,12 @@ static inline int32_t num_groups(int32_t k) { return (k + GROUP - 1) / GROUP; }
 
 /* Of k inputs of a tile; a multiple of GROUP gives the place of what follows them. */
 static inline size_t tile_size(int32_t kind, int32_t k) {
-    if (kind == WEIGHT_BF16) return (size_t)num_pairs(k) * PAIR;
-    if (kind == WEIGHT_INT8) return (size_t)num_groups(k) * LINE + (size_t)num_quads(k) * PAIR;
+    if (kind == WEIGHT_BF16) {
+        return (size_t)num_pairs(k) * PAIR;
+    }
+    if (kind == WEIGHT_INT8) {
+        return (size_t)num_groups(k) * LINE + (size_t)num_quads(k) * PAIR;
+    }
     return (size_t)num_groups(k) * (LINE + PAIR) + (size_t)num_quads(k) / 2 * PAIR;
 }
 

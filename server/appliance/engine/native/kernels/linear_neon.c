@@ -10,5 +10,5 @@ static inline int32x4_t int8_quarter(int32x4_t sum, int8x16_t w, int8x16_t x) {
 
 #define VARIANT neon
 #define INT8_QUARTER int8_quarter
-#include "linear_neon.h"
+#include "linear_neon.inc"
 #endif

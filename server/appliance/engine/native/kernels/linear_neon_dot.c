@@ -9,7 +9,7 @@
 
 #define VARIANT neon_dot
 #define INT8_QUARTER vdotq_s32
-#include "linear_neon.h"
+#include "linear_neon.inc"
 #if defined(__clang__)
 #pragma clang attribute pop
 #endif

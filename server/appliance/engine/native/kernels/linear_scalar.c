@@ -5,10 +5,18 @@
 #define NAME "scalar"
 enum { WIDE_ROWS = 0, NARROW_ROWS = 1, UNPACK_ABOVE = 1 };
 
-typedef struct { float of[16]; } floats_t;   /* one fp32 an output */
-typedef struct { int32_t of[16]; } ints_t;   /* one int32 an output */
-typedef struct { uint8_t bytes[64]; } line_t;
-typedef struct { line_t steps, offsets; } codes_t;
+typedef struct {
+    float of[16];
+} floats_t; /* one fp32 an output */
+typedef struct {
+    int32_t of[16];
+} ints_t; /* one int32 an output */
+typedef struct {
+    uint8_t bytes[64];
+} line_t;
+typedef struct {
+    line_t steps, offsets;
+} codes_t;
 
 static inline floats_t zero_floats(void) { return (floats_t){{0}}; }
 
@@ -20,13 +28,16 @@ static inline floats_t load_floats(const float *from) {
 
 static inline void store_floats(float *to, floats_t value, int count) {
     const uint32_t nan = 0x7fc00000;
-    for (int c = 0; c < 16 && c < count; c++)
+    for (int c = 0; c < 16 && c < count; c++) {
         memcpy(to + c, value.of[c] == value.of[c] ? (const void *)&value.of[c] : &nan, sizeof *to);
+    }
 }
 
 static inline ints_t begin_sums(int32_t offset) {
     ints_t all;
-    for (int c = 0; c < 16; c++) all.of[c] = offset;
+    for (int c = 0; c < 16; c++) {
+        all.of[c] = offset;
+    }
     return all;
 }
 
@@ -49,8 +60,11 @@ static inline floats_t bf16_step(floats_t sum, line_t w, int32_t x) {
 static inline ints_t int8_step(ints_t sum, line_t w, int32_t x) {
     int8_t quad[4];
     memcpy(quad, &x, sizeof quad);
-    for (int c = 0; c < 16; c++)
-        for (int i = 0; i < 4; i++) sum.of[c] += w.bytes[4 * c + i] * quad[i];
+    for (int c = 0; c < 16; c++) {
+        for (int i = 0; i < 4; i++) {
+            sum.of[c] += w.bytes[4 * c + i] * quad[i];
+        }
+    }
     return sum;
 }
 
@@ -94,4 +108,4 @@ static inline void unpack_line(const uint8_t *from, codes_t codes, line_t lines[
 
 static inline void store_line(uint8_t *to, line_t line) { memcpy(to, line.bytes, sizeof line.bytes); }
 
-#include "linear_tiles.h"
+#include "linear_tiles.inc"

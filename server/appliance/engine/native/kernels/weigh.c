@@ -44,19 +44,21 @@ INLINE double exp_below(double x) {
 }
 
 INLINE void weigh_all(const float *logits, int32_t n, double peak, double temperature, double *weights) {
-    for (int32_t i = 0; i < n; i++) weights[i] = exp_below(((double)logits[i] - peak) / temperature);
+    for (int32_t i = 0; i < n; i++) {
+        weights[i] = exp_below(((double)logits[i] - peak) / temperature);
+    }
 }
 
 typedef void weigh_t(const float *logits, int32_t n, double peak, double temperature, double *weights);
 
 #if defined(__x86_64__)
-FOR_CPU("avx512f") static void weigh_avx512(const float *logits, int32_t n, double peak, double temperature,
-                                                     double *weights) {
+FOR_CPU("avx512f")
+static void weigh_avx512(const float *logits, int32_t n, double peak, double temperature, double *weights) {
     weigh_all(logits, n, peak, temperature, weights);
 }
 
-FOR_CPU("avx2") static void weigh_avx2(const float *logits, int32_t n, double peak, double temperature,
-                                       double *weights) {
+FOR_CPU("avx2")
+static void weigh_avx2(const float *logits, int32_t n, double peak, double temperature, double *weights) {
     weigh_all(logits, n, peak, temperature, weights);
 }
 #endif
@@ -70,8 +72,12 @@ weigh_t weigh;
 void weigh(const float *logits, int32_t n, double peak, double temperature, double *weights) {
     weigh_t *variant = weigh_scalar;
 #if defined(__x86_64__)
-    if (strcmp(linear_variant(), "avx512") == 0) variant = weigh_avx512;
-    if (strcmp(linear_variant(), "avx2") == 0) variant = weigh_avx2;
+    if (strcmp(linear_variant(), "avx512") == 0) {
+        variant = weigh_avx512;
+    }
+    if (strcmp(linear_variant(), "avx2") == 0) {
+        variant = weigh_avx2;
+    }
 #endif
     variant(logits, n, peak, temperature, weights);
 }

@@ -19,15 +19,21 @@ void workspace_destroy(workspace_t *workspace) {
 }
 
 void *workspace_reserve(workspace_t *workspace, size_t size) {
-    if (size <= workspace->size) return workspace->space;
+    if (size <= workspace->size) {
+        return workspace->space;
+    }
     free(workspace->space);
     workspace->size = 0;
     size = (size + HUGE_PAGE - 1) / HUGE_PAGE * HUGE_PAGE;
     workspace->space = aligned_alloc(HUGE_PAGE, size);
 #ifdef MADV_HUGEPAGE /* neighbouring rows of an output are in different small pages */
-    if (workspace->space) madvise(workspace->space, size, MADV_HUGEPAGE);
+    if (workspace->space) {
+        madvise(workspace->space, size, MADV_HUGEPAGE);
+    }
 #endif
-    if (workspace->space) workspace->size = size;
+    if (workspace->space) {
+        workspace->size = size;
+    }
     return workspace->space;
 }
 

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import ctypes
 import os
+import re
 import subprocess
 import sys
 import threading
+import tomllib
 from pathlib import Path
 
 import pytest
 
+import appliance
 from appliance.engine.native.kernels import build as building
 from appliance.engine.native.kernels.build import build, find_compiler, load_library
 from appliance.engine.native.kernels.library import Layer, Model, Weight
@@ -132,13 +135,40 @@ def test_a_library_of_the_package_that_does_not_load_is_compiled_instead(
     """One that was made for another C library, say."""
     package = tmp_path / "package"
     package.mkdir()
-    for source in building.SOURCE_DIRECTORY.glob("*.[ch]"):
+    for source in building.source_files():
         (package / source.name).write_bytes(source.read_bytes())
     monkeypatch.setattr(building, "SOURCE_DIRECTORY", package)
     (package / building.prebuilt_name()).write_bytes(b"not a library")
     assert load_library(None).reason.startswith("compiled by")
     monkeypatch.setenv("PATH", str(tmp_path))
     assert "cannot be loaded" in load_library(None).reason
+
+
+def test_what_the_sources_include_is_hashed_and_comes_with_the_package() -> None:
+    project = tomllib.loads((Path(__file__).parents[5] / "pyproject.toml").read_text("utf-8"))
+    packaged = project["tool"]["setuptools"]["package-data"]["appliance"]
+    files = building.source_files()
+    text = "\n".join(file.read_text("utf-8") for file in files)
+    included = set(re.findall(r'^#include "(.+)"', text, re.MULTILINE))
+    assert included
+    assert included <= {file.name for file in files}
+    for file in files:
+        relative = file.relative_to(Path(appliance.__file__).parent)
+        assert any(relative.match(pattern) for pattern in packaged), file.name
+
+
+@pytest.mark.parametrize("name", ["linear.c", "linear.h", "linear_tiles.inc"])
+def test_a_change_of_any_source_file_changes_the_hash(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for source in building.source_files():
+        (tmp_path / source.name).write_bytes(source.read_bytes())
+    before = building.hash_sources()
+    monkeypatch.setattr(building, "SOURCE_DIRECTORY", tmp_path)
+    assert building.hash_sources() == before
+    with (tmp_path / name).open("a") as file:
+        file.write("/* changed */\n")
+    assert building.hash_sources() != before
 
 
 @needs_compiler
@@ -189,7 +219,7 @@ def test_a_library_that_came_with_the_package_needs_no_compiler(
 ) -> None:
     package = tmp_path / "kernels"
     package.mkdir()
-    for source in building.SOURCE_DIRECTORY.glob("*.[ch]"):
+    for source in building.source_files():
         (package / source.name).write_bytes(source.read_bytes())
     subprocess.run(
         [sys.executable, "-m", "appliance.engine.native.kernels", "--out", package],
