@@ -24,7 +24,7 @@ from appliance.errors import InvalidRequest
 Script = Callable[[CompletionRequest], Sequence[Delta | Exception]]
 
 PIECES = ("Hello", " there", "!")
-NUM_PROMPT_TOKENS = 5
+PROMPT_IDS = (1, 630, 626, 268, 531)
 NUM_CACHED_TOKENS = 2
 FORBIDDEN_TOKEN = 1_000_000
 
@@ -125,6 +125,7 @@ class FakeService(CompletionService):
             choice = choices[delta.index]
             choice.text += delta.text
             choice.tokens.extend(delta.tokens)
+            choice.token_ids.extend(delta.token_ids)
             choice.tool_calls.extend(delta.tool_calls)
             choice.finish_reason = delta.finish_reason or choice.finish_reason
 
@@ -132,7 +133,12 @@ class FakeService(CompletionService):
             await stream.follow(add)
         finally:
             stream.close()
-        return Completion(choices=choices, usage=stream.usage, prompt_choices=stream.prompt_choices)
+        return Completion(
+            choices=choices,
+            usage=stream.usage,
+            prompt_ids=stream.prompt_ids,
+            prompt_choices=stream.prompt_choices,
+        )
 
     async def embed(
         self, inputs: tuple[str | tuple[int, ...], ...], *, owner: str = "", priority: int = 0
@@ -160,6 +166,7 @@ class FakeStream(CompletionStream):
     ) -> None:
         self.request = request
         self.is_closed = False
+        self.prompt_ids = PROMPT_IDS
         self.prompt_choices: tuple[TokenChoice | None, ...] | None = None
         self._service = service
         self._script = script
@@ -189,7 +196,7 @@ class FakeStream(CompletionStream):
     @property
     def usage(self) -> Usage:
         return Usage(
-            prompt_tokens=NUM_PROMPT_TOKENS,
+            prompt_tokens=len(PROMPT_IDS),
             completion_tokens=self._num_deltas,
             cached_tokens=NUM_CACHED_TOKENS,
         )

@@ -87,10 +87,10 @@ def ends_connection(connection: http.client.HTTPConnection) -> bool:
 @pytest.mark.parametrize(
     ("method", "path", "content", "status"),
     [
-        ("POST", "/generate", b'{"prompt": "Hi"}', 200),
-        ("POST", "/generate", b'{"prompt": "Hi", "stream": true}', 200),
-        ("POST", "/%67enerate", b'{"prompt": "Hi"}', 200),
-        ("POST", "/generate?stream=true", b'{"prompt": "Hi"}', 200),
+        ("POST", "/generate", b'{"prompt": "Hi", "seed": 4}', 200),
+        ("POST", "/generate", b'{"prompt": "Hi", "seed": 4, "stream": true}', 200),
+        ("POST", "/%67enerate", b'{"prompt": "Hi", "seed": 4}', 200),
+        ("POST", "/generate?stream=true", b'{"prompt": "Hi", "seed": 4}', 200),
         ("POST", "/detokenize", b'{"tokens": [72, 105]}', 200),
         ("POST", "/generate", b'{"prompt": 7}', 400),
         ("POST", "/generate", b"[", 400),

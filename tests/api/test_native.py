@@ -24,11 +24,12 @@ USAGE = {"prompt_tokens": 5, "completion_tokens": 3, "total_tokens": 8}
 
 
 def test_the_answer_is_the_continuation_and_what_made_it(http: httpx2.Client) -> None:
-    body = {"prompt": "Once upon a time", "max_length": 40, "temperature": 0.7}
+    body = {"prompt": "Once upon a time", "max_length": 40, "temperature": 0.7, "seed": 4}
     assert http.post("/generate", json=body).json() == {
         "generated_text": "Hello there!",
         "finish_reason": "stop",
         "usage": USAGE,
+        "seed": 4,
         "model": MODEL,
         "identity": IDENTITY,
     }
@@ -42,12 +43,12 @@ def test_the_full_text_begins_with_the_prompt(http: httpx2.Client) -> None:
 
 
 def test_a_stream_is_text_then_provenance_then_done(http: httpx2.Client) -> None:
-    events = read_events(http.post("/generate", json={"prompt": "Hi", "stream": True}))
+    events = read_events(http.post("/generate", json={"prompt": "Hi", "stream": True, "seed": 4}))
     assert events == [
         {"text": "Hello"},
         {"text": " there"},
         {"text": "!", "finish_reason": "stop"},
-        {"usage": USAGE, "model": MODEL, "identity": IDENTITY},
+        {"usage": USAGE, "seed": 4, "model": MODEL, "identity": IDENTITY},
         "[DONE]",
     ]
 

@@ -18,11 +18,11 @@ from appliance.api.http.sse import (
     EventStream,
     start_stream,
 )
-from appliance.api.native.generate import GenerateFace
+from appliance.api.native.generate import GenerateFace, GenerateRequest
 from appliance.completion import CompletionRequest, CompletionStream, Delta
 from appliance.errors import EngineFailure, QueueTimeout
 from tests.api.conftest import FakeServer, make_identity
-from tests.api.fake_service import NUM_PROMPT_TOKENS, FakeService, say
+from tests.api.fake_service import PROMPT_IDS, FakeService, say
 
 PassTime = Callable[[float], Awaitable[None]]
 
@@ -72,12 +72,16 @@ class Socket:
         self.room.set()
 
 
+def make_face() -> GenerateFace:
+    return GenerateFace(GenerateRequest(prompt="Hi"), make_identity(), seed=4)
+
+
 class Talk:
     """One stream that is being written, to a server that can write directly."""
 
     def __init__(self, ping_interval_s: float | None = None) -> None:
         self.stream, self.socket = HandFed(), Socket()
-        self.events = EventStream([self.stream], GenerateFace(make_identity(), ""), ping_interval_s)
+        self.events = EventStream([self.stream], make_face(), ping_interval_s)
 
     async def begin(self, *, is_direct: bool = True) -> None:
         scope = {"type": "http"} | ({"extensions": {DIRECT_BODY: self.socket}} if is_direct else {})
@@ -255,7 +259,7 @@ async def test_an_error_before_any_comment_keeps_its_status() -> None:
     service.script = lambda _: [QueueTimeout("It waited too long.")]
     request = CompletionRequest(request_id="test", prompt="Hi")
     with pytest.raises(QueueTimeout):
-        await start_stream(service, [request], GenerateFace(make_identity(), ""), 60.0)
+        await start_stream(service, [request], make_face(), 60.0)
     assert service.streams[0].is_closed
 
 
@@ -291,4 +295,4 @@ def test_the_official_client_skips_comments(late_server: FakeServer, client: ope
     *chunks, last = events
     assert "".join(chunk.choices[0].text for chunk in chunks) == "Hello there"
     assert last.usage is not None
-    assert last.usage.prompt_tokens == NUM_PROMPT_TOKENS
+    assert last.usage.prompt_tokens == len(PROMPT_IDS)

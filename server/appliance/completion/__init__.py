@@ -28,6 +28,8 @@ from appliance.completion.request import (
     OutputFormat,
     Tool,
     ToolChoice,
+    draw_seed,
+    given,
 )
 from appliance.completion.service import CompletionService
 from appliance.completion.stream import CompletionStream
@@ -57,5 +59,7 @@ __all__ = [
     "ToolCall",
     "ToolChoice",
     "Usage",
+    "draw_seed",
+    "given",
     "model_not_found",
 ]

@@ -35,6 +35,7 @@ class Delta:
     index: int = 0
     text: str = ""
     tokens: tuple[TokenChoice, ...] = ()  # filled when logprobs were asked for
+    token_ids: tuple[int, ...] = ()  # sampled since the delta before, when ids were asked for
     tool_calls: tuple[ToolCall, ...] = ()
     finish_reason: FinishWord | None = None
 
@@ -44,6 +45,7 @@ class Delta:
             index=self.index,
             text=self.text + later.text,
             tokens=self.tokens + later.tokens,
+            token_ids=self.token_ids + later.token_ids,
             tool_calls=self.tool_calls + later.tool_calls,
             finish_reason=later.finish_reason,
         )
@@ -67,6 +69,7 @@ class Choice:
     index: int
     text: str = ""
     tokens: list[TokenChoice] = field(default_factory=list)
+    token_ids: list[int] = field(default_factory=list)
     tool_calls: list[ToolCall] = field(default_factory=list)
     finish_reason: FinishWord = "stop"
 
@@ -77,6 +80,7 @@ class Completion:
 
     choices: list[Choice]
     usage: Usage
+    prompt_ids: tuple[int, ...] = ()
     prompt_choices: tuple[TokenChoice | None, ...] | None = None
 
 

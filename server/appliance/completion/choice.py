@@ -37,6 +37,7 @@ class ChoiceDecoder:
         self._constraint = constraint
         self._tools = tools
         self._held: HeldTokens | None = None  # from the first log-probabilities on
+        self._unsent_ids: list[int] = []  # kept by IdDecoder alone
 
     def push(self, event: TokenEvent) -> Delta | None:
         """The delta this event makes, or None while its text is held back."""
@@ -91,6 +92,23 @@ class ChoiceDecoder:
             case _:
                 self.is_finished = True
                 raise unfinished(reason)
+
+
+class IdDecoder(ChoiceDecoder):
+    """Adds to each delta the ids sampled since the one before: every id of the choice, in order.
+
+    The stop token is one of them, and so is the token that completes a stop string. A class of its
+    own, so that a token costs nothing more where no client asks for ids.
+    """
+
+    def push(self, event: TokenEvent) -> Delta | None:
+        if event.token_id is not None:
+            self._unsent_ids.append(event.token_id)
+        delta = super().push(event)
+        if delta is not None:
+            delta.token_ids = tuple(self._unsent_ids)
+            self._unsent_ids.clear()
+        return delta
 
 
 def unfinished(reason: FinishReason | None) -> ServiceError:

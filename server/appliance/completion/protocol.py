@@ -20,6 +20,7 @@ ModelStatus = Literal["unloaded", "loading", "ready", "failed"]
 class Stream(Protocol):
     """One request's answer as it grows: follow it once, and close it."""
 
+    prompt_ids: tuple[int, ...]
     prompt_choices: tuple[TokenChoice | None, ...] | None  # known once the first delta is out
 
     @property

@@ -2,11 +2,27 @@
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Literal, TypeVar
 
 from pydantic import JsonValue
+
+T = TypeVar("T")
+
+# A seed plus the number of a choice stays below 2**53, so that JavaScript and jq keep it exactly.
+SEED_BITS = 52
+
+
+def draw_seed() -> int:
+    """Draw the seed of a request that names none."""
+    return secrets.randbits(SEED_BITS)
+
+
+def given(value: T | None, default: T) -> T:
+    """Return `value`, 0 included, or the default where a request leaves it out."""
+    return default if value is None else value
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,11 +83,12 @@ class CompletionRequest:
     presence_penalty: float = 0.0
     frequency_penalty: float = 0.0
     logit_bias: Mapping[int, float] = field(default_factory=dict)
-    seed: int | None = None
+    seed: int = field(default_factory=draw_seed)  # choice i uses seed + i
     stop: tuple[str, ...] = ()
     n: int = 1
     num_logprobs: int | None = None
     num_prompt_logprobs: int | None = None
+    returns_token_ids: bool = False  # with every delta, those of the answer
     output: OutputFormat = OutputFormat()
     cache_salt: bytes = b""  # computed prompts are shared with requests of the same salt alone
     owner: str = ""  # who asks: owners share the engine evenly; never shown to another

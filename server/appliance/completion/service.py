@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-import secrets
 from dataclasses import dataclass
-from typing import TypeVar
 
 import numpy as np
 from pydantic import JsonValue
 
 from appliance.completion.answer import Completion, Embeddings
-from appliance.completion.choice import ChoiceDecoder, ToolReader, unfinished
-from appliance.completion.request import ChatPrompt, CompletionRequest, Tool
+from appliance.completion.choice import ChoiceDecoder, IdDecoder, ToolReader, unfinished
+from appliance.completion.request import ChatPrompt, CompletionRequest, Tool, given
 from appliance.completion.stream import CompletionStream
 from appliance.engine.engine import Engine
 from appliance.engine.sequence import SamplingParams
@@ -24,12 +22,8 @@ from appliance.text.grammar import CompiledGrammar, GrammarCompiler, GrammarCons
 from appliance.text.tokenizer import Tokenizer
 from appliance.text.tool_calls import ToolCallParser, ToolFormat, visible_ids
 
-Value = TypeVar("Value")
-
 # Texts longer than this are encoded in a worker thread, so that other answers keep flowing.
 LONG_TEXT_CHARS = 20_000
-
-SEED_BITS = 63  # fits a signed 64-bit integer, which is what clients can send back
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,11 +64,10 @@ class CompletionService:
         prompt_ids = await self._encode_prompt(request.prompt)
         max_new_tokens = self._max_new_tokens(request, len(prompt_ids))
         grammar = await self._grammar(request)
-        seed = secrets.randbits(SEED_BITS) if request.seed is None else request.seed
         parts: list[tuple[SequenceStream, ChoiceDecoder]] = []
         try:
             for index in range(request.n):
-                params = self._sampling_params(request, max_new_tokens, seed + index)
+                params = self._sampling_params(request, max_new_tokens, request.seed + index)
                 constraint = grammar.constraint() if grammar is not None else None
                 decoder = self._decoder(index, request, prompt_ids, constraint)
                 sequence = self._engine.submit(
@@ -91,7 +84,7 @@ class CompletionService:
             for sequence, _ in parts:
                 sequence.cancel()
             raise
-        return CompletionStream(self._model.tokenizer, len(prompt_ids), parts)
+        return CompletionStream(self._model.tokenizer, prompt_ids, parts)
 
     async def complete(self, request: CompletionRequest) -> Completion:
         """All choices, finished. Cancelling the awaiting task cancels the sequences."""
@@ -206,11 +199,11 @@ class CompletionService:
         return SamplingParams(
             max_new_tokens=max_new_tokens,
             seed=seed,
-            temperature=either(request.temperature, defaults.temperature),
-            top_p=either(request.top_p, defaults.top_p),
-            top_k=either(request.top_k, defaults.top_k),
-            min_p=either(request.min_p, defaults.min_p),
-            repetition_penalty=either(request.repetition_penalty, defaults.repetition_penalty),
+            temperature=given(request.temperature, defaults.temperature),
+            top_p=given(request.top_p, defaults.top_p),
+            top_k=given(request.top_k, defaults.top_k),
+            min_p=given(request.min_p, defaults.min_p),
+            repetition_penalty=given(request.repetition_penalty, defaults.repetition_penalty),
             presence_penalty=request.presence_penalty,
             frequency_penalty=request.frequency_penalty,
             logit_bias=request.logit_bias,
@@ -262,7 +255,8 @@ class CompletionService:
         visible = visible_ids(model.tokenizer) if tools is not None else frozenset()
         # A continuation goes on from the prompt's last character; an answer begins anew.
         prefix_ids = () if isinstance(prompt, ChatPrompt) else prompt_ids
-        return ChoiceDecoder(
+        decoder = IdDecoder if request.returns_token_ids else ChoiceDecoder
+        return decoder(
             index,
             model.tokenizer,
             Detokenizer(model.tokenizer, request.stop, prefix_ids, visible_ids=visible),
@@ -288,11 +282,6 @@ async def first_embedding(stream: SequenceStream) -> list[float]:
             return [float(value) for value in vector]
         reason = event.finish_reason
     raise unfinished(reason)
-
-
-def either(wanted: Value | None, default: Value) -> Value:
-    """What the request says, 0 included, or else the default."""
-    return default if wanted is None else wanted
 
 
 def openai_tool(tool: Tool) -> dict[str, JsonValue]:

@@ -22,11 +22,11 @@ class CompletionStream:
     def __init__(
         self,
         tokenizer: Tokenizer,
-        num_prompt_tokens: int,
+        prompt_ids: tuple[int, ...],
         parts: list[tuple[SequenceStream, ChoiceDecoder]],
     ) -> None:
         self._tokenizer = tokenizer
-        self._num_prompt_tokens = num_prompt_tokens
+        self.prompt_ids = prompt_ids
         self._num_cached_tokens: int | None = None  # of the choice that was computed first
         self._parts = parts
         self._num_open = len(parts)
@@ -41,7 +41,7 @@ class CompletionStream:
         """Tokens so far; final when all is done."""
         num_new = sum(decoder.num_tokens for _, decoder in self._parts)
         return Usage(
-            prompt_tokens=self._num_prompt_tokens,
+            prompt_tokens=len(self.prompt_ids),
             completion_tokens=num_new,
             cached_tokens=self._num_cached_tokens or 0,
         )
@@ -70,6 +70,7 @@ class CompletionStream:
             choice = choices[delta.index]
             texts[delta.index].append(delta.text)
             choice.tokens.extend(delta.tokens)
+            choice.token_ids.extend(delta.token_ids)
             choice.tool_calls.extend(delta.tool_calls)
             choice.finish_reason = delta.finish_reason or choice.finish_reason
 
@@ -79,7 +80,12 @@ class CompletionStream:
             self.close()
         for choice, pieces in zip(choices, texts, strict=True):
             choice.text = "".join(pieces)
-        return Completion(choices=choices, usage=self.usage, prompt_choices=self.prompt_choices)
+        return Completion(
+            choices=choices,
+            usage=self.usage,
+            prompt_ids=self.prompt_ids,
+            prompt_choices=self.prompt_choices,
+        )
 
     def _push(self, sequence: SequenceStream, decoder: ChoiceDecoder, event: TokenEvent) -> None:
         """An edge: what goes wrong with one answer is for its reader, others get their events."""

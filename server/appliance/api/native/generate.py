@@ -14,6 +14,7 @@ from appliance.api.http.route import ERRORS, JsonRoute, Post
 from appliance.api.http.sse import DONE, json_bytes
 from appliance.api.schema import examples
 from appliance.api.schema.fields import MAX_COUNT, ModelName, SamplingModel
+from appliance.api.schema.repeat import AnswerTokenIds, PromptTokenIds, Seed, ids_member
 from appliance.api.schema.usage import UsageObject, usage_dict
 from appliance.completion import (
     Completion,
@@ -66,16 +67,19 @@ class GenerateResponse(BaseModel):
         Literal["stop", "length"], Field(description="stop: it ended; length: it was cut.")
     ]
     usage: UsageObject
+    seed: Seed
     model: Annotated[str, Field(description="The model that answered.")]
     identity: Annotated[
         dict[str, str | None], Field(description="Short hashes of what made this answer.")
     ]
+    prompt_token_ids: PromptTokenIds = None
+    token_ids: AnswerTokenIds = None
 
 
 EXAMPLE_ANSWER = (
     'data: {"text":" there was"}\n\ndata: {"text":" a cat.","finish_reason":"stop"}\n\n'
-    'data: {"usage":{"prompt_tokens":4,"completion_tokens":5,"total_tokens":9},"model":"…",'
-    '"identity":{"weights":"…"}}\n\ndata: [DONE]\n\n'
+    'data: {"usage":{"prompt_tokens":4,"completion_tokens":5,"total_tokens":9},"seed":4,'
+    '"model":"…","identity":{"weights":"…"}}\n\ndata: [DONE]\n\n'
 )
 
 
@@ -99,7 +103,7 @@ async def generate(
     up to it, and the client has the prompt already. `return_full_text` puts the prompt in front."""
     served = await post.find(body.model)
     request = to_completion_request(body, post, served)
-    face = GenerateFace(served.identity, body.prompt if body.return_full_text else "")
+    face = GenerateFace(body, served.identity, request.seed)
     return await answer(post, served, [request], face, streams=body.stream)
 
 
@@ -116,9 +120,10 @@ def to_completion_request(body: GenerateRequest, post: Post, served: Served) -> 
     )
 
 
-def provenance(identity: Provenance, usage: Usage) -> dict[str, object]:
+def provenance(identity: Provenance, usage: Usage, seed: int) -> dict[str, object]:
     return {
         "usage": usage_dict(usage),
+        "seed": seed,
         "model": identity.model,
         "identity": {**identity.short(), "generation": identity.generation},
     }
@@ -127,27 +132,41 @@ def provenance(identity: Provenance, usage: Usage) -> dict[str, object]:
 class GenerateFace:
     """A text, its usage and what made it; as events, the last before [DONE] tells the latter."""
 
-    def __init__(self, identity: Provenance, prefix: str) -> None:
+    def __init__(self, body: GenerateRequest, identity: Provenance, seed: int) -> None:
         self.identity = identity
-        self.prefix = prefix
+        self.seed = seed
+        self.prefix = body.prompt if body.return_full_text else ""
+        self.returns_token_ids = body.return_token_ids
 
     def whole(self, completions: Sequence[Completion]) -> object:
         [completion] = completions
         [choice] = completion.choices
-        return {
+        written: dict[str, object] = {
             "generated_text": self.prefix + choice.text,
             "finish_reason": choice.finish_reason,
-            **provenance(self.identity, completion.usage),
+            **provenance(self.identity, completion.usage, self.seed),
         }
+        if self.returns_token_ids:
+            written |= {"prompt_token_ids": completion.prompt_ids, "token_ids": choice.token_ids}
+        return written
 
-    def begin(self, _: Sequence[Stream]) -> bytes:
-        return b'data: {"text":%b}\n\n' % json_bytes(self.prefix) if self.prefix else b""
+    def begin(self, streams: Sequence[Stream]) -> bytes:
+        ids = b""
+        if self.returns_token_ids:
+            ids = ids_member(b"prompt_token_ids", streams[0].prompt_ids)
+        if not (self.prefix or ids):
+            return b""
+        return b'data: {"text":%b%b}\n\n' % (json_bytes(self.prefix), ids)
 
     def render(self, delta: Delta, _: int) -> bytes:
+        ids = ids_member(b"token_ids", delta.token_ids) if delta.token_ids else b""
         if delta.finish_reason is not None:
             text, reason = json_bytes(delta.text), delta.finish_reason.encode()
-            return b'data: {"text":%b,"finish_reason":"%b"}\n\n' % (text, reason)
-        return b'data: {"text":%b}\n\n' % json_bytes(delta.text) if delta.text else b""
+            return b'data: {"text":%b,"finish_reason":"%b"%b}\n\n' % (text, reason, ids)
+        if not (delta.text or ids):
+            return b""
+        return b'data: {"text":%b%b}\n\n' % (json_bytes(delta.text), ids)
 
     def end(self, streams: Sequence[Stream]) -> bytes:
-        return b"data: " + json_bytes(provenance(self.identity, streams[0].usage)) + b"\n\n" + DONE
+        last = provenance(self.identity, streams[0].usage, self.seed)
+        return b"data: " + json_bytes(last) + b"\n\n" + DONE

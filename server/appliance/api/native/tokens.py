@@ -13,9 +13,9 @@ from appliance.api.http.errors import naming
 from appliance.api.http.route import MODEL_ERRORS, JsonRoute, Post
 from appliance.api.http.sse import json_bytes
 from appliance.api.schema import examples
-from appliance.api.schema.fields import MAX_COUNT, ModelName, RequestModel, given
+from appliance.api.schema.fields import MAX_COUNT, ModelName, RequestModel
 from appliance.api.schema.messages import MAX_MESSAGES, Message, template_messages
-from appliance.completion import ChatPrompt
+from appliance.completion import ChatPrompt, given
 from appliance.errors import InvalidRequest
 
 router = APIRouter(route_class=JsonRoute, tags=["Tokens"])

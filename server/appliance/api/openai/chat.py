@@ -25,8 +25,8 @@ from appliance.api.openai.chat_schema import (
 from appliance.api.openai.logprobs import chat_logprobs
 from appliance.api.openai.shared import answer_head
 from appliance.api.schema import examples
-from appliance.api.schema.fields import given
 from appliance.api.schema.messages import template_messages
+from appliance.api.schema.repeat import ids_member
 from appliance.api.schema.usage import openai_usage_dict
 from appliance.completion import (
     ChatPrompt,
@@ -39,6 +39,7 @@ from appliance.completion import (
     Tool,
     ToolCall,
     ToolChoice,
+    given,
 )
 
 router = APIRouter(route_class=JsonRoute, tags=["OpenAI"])
@@ -71,7 +72,8 @@ async def create_chat_completion(
     served.check_num_choices(1, given(body.n, 1))
     request = await asyncio.to_thread(to_completion_request, body, post)
     head = answer_head("chatcmpl", "chat.completion", served.identity)
-    return await answer(post, served, [request], ChatFace(body, head), streams=body.stream)
+    face = ChatFace(body, head, request.seed)
+    return await answer(post, served, [request], face, streams=body.stream)
 
 
 def to_completion_request(body: ChatRequest, post: Post) -> CompletionRequest:
@@ -126,6 +128,7 @@ def _choice(body: ChatRequest, choice: Choice) -> dict[str, object]:
         "message": message,
         "logprobs": chat_logprobs(choice.tokens) if body.logprobs else None,
         "finish_reason": choice.finish_reason,
+        **({"token_ids": choice.token_ids} if body.return_token_ids else {}),
     }
 
 
@@ -140,12 +143,14 @@ def _call(call: ToolCall) -> dict[str, object]:
 class ChatFace:
     """Writes chunks around parts that are the same in all of them, so that a token costs little."""
 
-    def __init__(self, body: ChatRequest, head: Mapping[str, object]) -> None:
+    def __init__(self, body: ChatRequest, head: Mapping[str, object], seed: int) -> None:
         chunk_head = {**head, "object": "chat.completion.chunk"}
         self._body = body
         self._head = head
         self._before = b"data: " + json_bytes(chunk_head)[:-1] + b',"choices":['
+        self._seed = seed
         self._after = b',"usage":null}\n\n' if body.includes_usage else b"}\n\n"
+        self._after_last = b',"seed":%d%b' % (seed, self._after)  # ends a choice
         self._num_calls: Counter[int] = Counter()
 
     def whole(self, completions: Sequence[Completion]) -> object:
@@ -154,11 +159,17 @@ class ChatFace:
             **self._head,
             "choices": [_choice(self._body, choice) for choice in completion.choices],
             "usage": openai_usage_dict(completion.usage),
+            "seed": self._seed,
+            **({"prompt_token_ids": completion.prompt_ids} if self._body.return_token_ids else {}),
         }
 
-    def begin(self, _: Sequence[Stream]) -> bytes:
+    def begin(self, streams: Sequence[Stream]) -> bytes:
         first = b'{"role":"assistant","content":"","refusal":null}'
-        return b"".join(self._chunk(index, first) for index in range(self._body.n or 1))
+        chunks = [self._chunk(index, first) for index in range(self._body.n or 1)]
+        if self._body.return_token_ids:
+            ids = ids_member(b"prompt_token_ids", streams[0].prompt_ids)
+            chunks[0] = chunks[0].removesuffix(b"}\n\n") + ids + b"}\n\n"
+        return b"".join(chunks)
 
     def render(self, delta: Delta, _: int) -> bytes:
         return b"".join(self._call_chunks(delta)) if delta.tool_calls else self._text_chunk(delta)
@@ -175,21 +186,29 @@ class ChatFace:
         yield self._text_chunk(delta)
 
     def _text_chunk(self, delta: Delta) -> bytes:
-        if not (delta.text or delta.tokens or delta.finish_reason):
+        if not (delta.text or delta.tokens or delta.token_ids or delta.finish_reason):
             return b""
         content = b'{"content":%b}' % json_bytes(delta.text) if delta.text else b"{}"
         logprobs = json_bytes(chat_logprobs(delta.tokens)) if delta.tokens else b"null"
-        return self._chunk(delta.index, content, logprobs, delta.finish_reason)
+        ids = ids_member(b"token_ids", delta.token_ids) if delta.token_ids else b""
+        return self._chunk(delta.index, content, logprobs, delta.finish_reason, ids)
 
     def end(self, streams: Sequence[Stream]) -> bytes:
         if not self._body.includes_usage:
             return DONE
         usage = json_bytes(openai_usage_dict(streams[0].usage))
-        return self._before + b'],"usage":' + usage + b"}\n\n" + DONE
+        return self._before + b'],"usage":%b,"seed":%d}\n\n' % (usage, self._seed) + DONE
 
     def _chunk(
-        self, index: int, delta: bytes, logprobs: bytes = b"null", finish: str | None = None
+        self,
+        index: int,
+        delta: bytes,
+        logprobs: bytes = b"null",
+        finish: str | None = None,
+        ids: bytes = b"",
     ) -> bytes:
-        reason = b"null" if finish is None else b'"' + finish.encode() + b'"'
-        choice = b'{"index":%d,"delta":%b,"logprobs":%b,"finish_reason":%b}]'
-        return self._before + choice % (index, delta, logprobs, reason) + self._after
+        reason, after = b"null", self._after
+        if finish is not None:
+            reason, after = b'"' + finish.encode() + b'"', self._after_last
+        choice = b'{"index":%d,"delta":%b,"logprobs":%b,"finish_reason":%b%b}]'
+        return self._before + choice % (index, delta, logprobs, reason, ids) + after

@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, Field
 
 from appliance.api.openai.logprobs import ChatLogprobs
+from appliance.api.schema.repeat import AnswerTokenIds, PromptTokenIds, Seed
 from appliance.api.schema.usage import OpenAIUsageObject
 
 
@@ -44,6 +45,7 @@ class ChatChoice(BaseModel):
         Literal["stop", "length", "tool_calls"],
         Field(description="stop: it ended; length: it was cut; tool_calls: it waits for tools."),
     ]
+    token_ids: AnswerTokenIds = None
 
 
 class ChatCompletion(BaseModel):
@@ -58,3 +60,5 @@ class ChatCompletion(BaseModel):
     ]
     choices: list[ChatChoice]
     usage: OpenAIUsageObject
+    seed: Seed
+    prompt_token_ids: PromptTokenIds = None

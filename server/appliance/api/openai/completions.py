@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Annotated
 
@@ -25,8 +26,8 @@ from appliance.api.openai.logprobs import (
 )
 from appliance.api.openai.shared import answer_head
 from appliance.api.schema import examples
-from appliance.api.schema.fields import given
 from appliance.api.schema.prompts import split_prompts
+from appliance.api.schema.repeat import ids_member
 from appliance.api.schema.usage import add_usage, openai_usage_dict
 from appliance.completion import (
     Choice,
@@ -34,6 +35,7 @@ from appliance.completion import (
     CompletionRequest,
     Delta,
     Stream,
+    given,
 )
 
 router = APIRouter(route_class=JsonRoute, tags=["OpenAI"])
@@ -65,12 +67,14 @@ async def create_completion(
     served = await post.find(body.model)
     prompts = split_prompts(body.prompt)
     served.check_num_choices(len(prompts), given(body.n, 1))
-    requests = [to_completion_request(body, prompt, post) for prompt in prompts]
+    first = to_completion_request(body, prompts[0], post)
+    requests = [dataclasses.replace(first, prompt=prompt) for prompt in prompts]  # one seed
     head = answer_head("cmpl", "text_completion", served.identity)
     echoes = [
         await echo_of(served.completions, prompt) if body.echo else None for prompt in prompts
     ]
-    return await answer(post, served, requests, TextFace(body, head, echoes), streams=body.stream)
+    face = TextFace(body, head, echoes, first.seed)
+    return await answer(post, served, requests, face, streams=body.stream)
 
 
 def to_completion_request(
@@ -90,15 +94,19 @@ def _choice(
     body: CompletionsRequest,
     choice: Choice,
     prompt_number: int,
-    prompt_tokens: PromptTokens,
+    completion: Completion,
     echo: Echo | None,
 ) -> dict[str, object]:
-    return {
+    prompt_tokens = completion.prompt_choices or ()
+    written: dict[str, object] = {
         "index": prompt_number * given(body.n, 1) + choice.index,
         "text": (echo.text if echo is not None else "") + choice.text,
         "logprobs": None if body.logprobs is None else _logprobs(choice, prompt_tokens, echo),
         "finish_reason": choice.finish_reason,
     }
+    if body.return_token_ids:
+        written |= {"prompt_token_ids": completion.prompt_ids, "token_ids": choice.token_ids}
+    return written
 
 
 def _logprobs(choice: Choice, prompt_tokens: PromptTokens, echo: Echo | None) -> TextLogprobsDict:
@@ -120,11 +128,14 @@ class TextFace:
         body: CompletionsRequest,
         head: Mapping[str, object],
         echoes: Sequence[Echo | None],
+        seed: int,
     ) -> None:
         self._body = body
         self._head = head
         self._before = b"data: " + json_bytes(head)[:-1] + b',"choices":['
+        self._seed = seed
         self._after = b',"usage":null}\n\n' if body.includes_usage else b"}\n\n"
+        self._after_last = b',"seed":%d%b' % (seed, self._after)  # ends a choice
         self._num_choices = given(body.n, 1)
         self._echoes = echoes
         self._streams: Sequence[Stream] = ()
@@ -134,13 +145,14 @@ class TextFace:
         return {
             **self._head,
             "choices": [
-                _choice(self._body, choice, number, completion.prompt_choices or (), echo)
+                _choice(self._body, choice, number, completion, echo)
                 for number, (completion, echo) in enumerate(
                     zip(completions, self._echoes, strict=True)
                 )
                 for choice in completion.choices
             ],
             "usage": openai_usage_dict(add_usage(completion.usage for completion in completions)),
+            "seed": self._seed,
         }
 
     def begin(self, streams: Sequence[Stream]) -> bytes:
@@ -150,27 +162,34 @@ class TextFace:
     def render(self, delta: Delta, stream_number: int) -> bytes:
         index = stream_number * self._num_choices + delta.index
         before = b"" if index in self._offsets else self._begin_choice(index, stream_number)
-        if not (delta.text or delta.tokens or delta.finish_reason):
+        if not (delta.text or delta.tokens or delta.token_ids or delta.finish_reason):
             return before
         logprobs = None
         if self._body.logprobs is not None:
             offsets = self._offsets[index].place(token_bytes(delta.tokens), delta.text)
             logprobs = text_logprobs(delta.tokens, offsets) if delta.tokens else None
-        return before + self._chunk(index, delta.text, logprobs, delta.finish_reason)
+        ids = ids_member(b"token_ids", delta.token_ids) if delta.token_ids else b""
+        return before + self._chunk(index, delta.text, logprobs, delta.finish_reason, ids)
 
     def _begin_choice(self, index: int, stream_number: int) -> bytes:
         echo = self._echoes[stream_number]
         self._offsets[index] = TextOffsets(0 if echo is None else len(echo.text))
+        stream = self._streams[stream_number]
+        ids = b""
+        if self._body.return_token_ids:
+            ids = ids_member(b"prompt_token_ids", stream.prompt_ids)
         if echo is None:
-            return b""
-        tokens = self._streams[stream_number].prompt_choices or ()
-        return self._chunk(index, echo.text, echo_logprobs(echo, tokens) if tokens else None)
+            return self._chunk(index, "", None, ids=ids) if ids else b""
+        tokens = stream.prompt_choices or ()
+        logprobs = echo_logprobs(echo, tokens) if tokens else None
+        return self._chunk(index, echo.text, logprobs, ids=ids)
 
     def end(self, streams: Sequence[Stream]) -> bytes:
         if not self._body.includes_usage:
             return DONE
         usage = openai_usage_dict(add_usage(stream.usage for stream in streams))
-        return self._before + b'],"usage":' + json_bytes(usage) + b"}\n\n" + DONE
+        after = b'],"usage":%b,"seed":%d}\n\n' % (json_bytes(usage), self._seed)
+        return self._before + after + DONE
 
     def _chunk(
         self,
@@ -178,8 +197,11 @@ class TextFace:
         text: str,
         logprobs: Mapping[str, object] | None,
         finish: str | None = None,
+        ids: bytes = b"",
     ) -> bytes:
-        reason = b"null" if finish is None else b'"' + finish.encode() + b'"'
-        choice = b'{"index":%d,"text":%b,"logprobs":%b,"finish_reason":%b}]'
+        reason, after = b"null", self._after
+        if finish is not None:
+            reason, after = b'"' + finish.encode() + b'"', self._after_last
+        choice = b'{"index":%d,"text":%b,"logprobs":%b,"finish_reason":%b%b}]'
         written = b"null" if logprobs is None else json_bytes(logprobs)
-        return self._before + choice % (index, json_bytes(text), written, reason) + self._after
+        return self._before + choice % (index, json_bytes(text), written, reason, ids) + after

@@ -9,9 +9,11 @@ from pydantic import BaseModel, Field, model_validator
 
 from appliance.api.openai.logprobs import TextLogprobs
 from appliance.api.openai.shared import MAX_TOP_LOGPROBS, UNKNOWN_EXTENSIONS, OpenAIRequest
-from appliance.api.schema.fields import MAX_COUNT, given, only
+from appliance.api.schema.fields import MAX_COUNT, only
 from appliance.api.schema.prompts import Prompts, split_prompts
+from appliance.api.schema.repeat import AnswerTokenIds, PromptTokenIds, Seed
 from appliance.api.schema.usage import OpenAIUsageObject
+from appliance.completion import given
 from appliance.errors import InvalidRequest
 
 DEFAULT_NEW_TOKENS = 16
@@ -85,6 +87,8 @@ class TextChoice(BaseModel):
     finish_reason: Annotated[
         Literal["stop", "length"], Field(description="stop: it ended; length: it was cut.")
     ]
+    prompt_token_ids: PromptTokenIds = None
+    token_ids: AnswerTokenIds = None
 
 
 class TextCompletion(BaseModel):
@@ -99,3 +103,4 @@ class TextCompletion(BaseModel):
     ]
     choices: list[TextChoice]
     usage: OpenAIUsageObject
+    seed: Seed

@@ -14,11 +14,10 @@ from appliance.api.schema.fields import (
     RequestModel,
     SamplingFields,
     SamplingModel,
-    given,
     only,
     refuse,
 )
-from appliance.completion import Provenance
+from appliance.completion import Provenance, given
 from appliance.errors import InvalidRequest
 
 MAX_CHOICES = 8

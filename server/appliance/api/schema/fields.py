@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated, Any, TypedDict, TypeVar
+from typing import Annotated, Any, TypedDict
 
 from pydantic import (
     BaseModel,
@@ -18,9 +18,8 @@ from pydantic import (
 from pydantic_core import PydanticCustomError
 
 from appliance.api.http.errors import REFUSED, UNSUPPORTED
+from appliance.completion import draw_seed
 from appliance.errors import UnsupportedParameter
-
-T = TypeVar("T")
 
 MAX_STOP_STRINGS = 4
 MAX_STOP_LENGTH = 256
@@ -113,8 +112,9 @@ class SamplingFields(TypedDict):
     top_k: int | None
     min_p: float | None
     repetition_penalty: float | None
-    seed: int | None
+    seed: int
     stop: tuple[str, ...]
+    returns_token_ids: bool
 
 
 class SamplingModel(RequestModel):
@@ -144,7 +144,11 @@ class SamplingModel(RequestModel):
     ] = None
     seed: Annotated[
         int | None,
-        Field(ge=-(2**63), le=2**63 - 1, description="The same seed gives the same answer."),
+        Field(
+            ge=-(2**63),
+            le=2**63 - 1,
+            description="The same seed gives the same answer; left out, one is drawn and returned.",
+        ),
     ] = None
     stop: Annotated[
         Stop | None,
@@ -152,6 +156,9 @@ class SamplingModel(RequestModel):
     ] = None
     stream: Annotated[
         bool | None, Field(description="Send the answer as server-sent events while it grows.")
+    ] = False
+    return_token_ids: Annotated[
+        bool | None, Field(description="Return the token ids of the prompt and of the answer.")
     ] = False
 
     def sampling(self) -> SamplingFields:
@@ -161,11 +168,7 @@ class SamplingModel(RequestModel):
             "top_k": self.top_k,
             "min_p": self.min_p,
             "repetition_penalty": self.repetition_penalty,
-            "seed": self.seed,
+            "seed": draw_seed() if self.seed is None else self.seed,
             "stop": (self.stop,) if isinstance(self.stop, str) else tuple(self.stop or ()),
+            "returns_token_ids": bool(self.return_token_ids),
         }
-
-
-def given(value: T | None, default: T) -> T:
-    """null means left out."""
-    return default if value is None else value
