@@ -18,18 +18,18 @@ shell_scripts := .ci/run scripts/*.sh tests/k8s/cluster/*.sh tests/nix/standin/*
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help setup serve runtime chat test check fix laws bench bench-peers build lock manifest model nix-test nix-full
-.PHONY: cluster-test cluster-shell clean
+.PHONY: help setup serve runtime chat test check fix docs laws bench bench-peers build lock manifest model nix-test
+.PHONY: nix-full cluster-test cluster-shell clean
 
 help: ## list the recipes
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' Makefile
 
-setup: $(dev) ## install all that the other recipes need
+setup: $(dev) ## install everything the other recipes need
 
 serve: $(runtime) ## start the server (GPU=1: on a CUDA device; LEAN=1: without torch)
 	@exec $(VENV)/bin/appliance serve $(ARGS)
 
-runtime: $(runtime) ## run the service of llama-runtime/ as its manifest says, without Flox
+runtime: $(runtime) ## run the service of llama-runtime/ without Flox
 	@exec $(VENV)/bin/python scripts/runtime.py $(ARGS)
 
 chat: $(runtime) ## talk to the model in this terminal
@@ -38,12 +38,13 @@ chat: $(runtime) ## talk to the model in this terminal
 test: $(dev) ## run the tests
 	@$(VENV)/bin/python -m pytest $(ARGS)
 
-check: $(dev) ## formatting, lint, types, shell scripts, fast tests
+check: $(dev) ## formatting, lint, types, shell scripts, reference pages, fast tests
 	@$(VENV)/bin/ruff format --check .
 	@$(VENV)/bin/clang-format --dry-run -Werror $(c_sources)
 	@$(VENV)/bin/ruff check .
 	@$(VENV)/bin/mypy
 	@PATH="$(VENV)/bin:$$PATH" shellcheck $(shell_scripts)
+	@$(VENV)/bin/python -m scripts.docs --check
 	@$(VENV)/bin/python -m pytest -q tests/unit
 
 fix: $(dev) ## apply ruff's fixes, and the format of Python and C
@@ -51,17 +52,20 @@ fix: $(dev) ## apply ruff's fixes, and the format of Python and C
 	@$(VENV)/bin/ruff format .
 	@$(VENV)/bin/clang-format -i $(c_sources)
 
-laws: $(dev) ## the engine's laws as a table: what may vary, and that no bit does (2 minutes)
+docs: $(dev) ## write docs/reference from the code
+	@exec $(VENV)/bin/python -m scripts.docs
+
+laws: $(dev) ## compare every bit under varying conditions and print the table (2 minutes)
 	@exec $(VENV)/bin/python -m tests.engine.law_matrix
 
-bench: $(runtime) ## measure this machine: start, speed, its limits (ARGS=--help)
+bench: $(runtime) ## measure this machine: start, speed, limits (ARGS=--help)
 	@$(VENV)/bin/python -m bench startup
 	@exec $(VENV)/bin/python -m bench compare --peers none $(ARGS)
 
-bench-peers: $(runtime) ## measure us beside other engines, which it installs (ARGS=--quick)
+bench-peers: $(runtime) ## install other engines and measure beside them (ARGS=--quick)
 	@exec $(VENV)/bin/python -m bench compare $(ARGS)
 
-build: $(runtime) ## the wheel, in dist/ (KERNELS=1: for this platform, with compiled kernels)
+build: $(runtime) ## build the wheel in dist/ (KERNELS=1: with compiled kernels, for this platform)
 	@rm -rf build/lib build/bdist.* server/appliance/engine/native/kernels/*.so
 	@$(if $(KERNELS),$(VENV)/bin/python -m appliance.engine.native.kernels)
 	@$(VENV)/bin/python -m pip wheel --quiet --no-deps --no-build-isolation --wheel-dir dist \
@@ -69,31 +73,31 @@ build: $(runtime) ## the wheel, in dist/ (KERNELS=1: for this platform, with com
 		&& rm -f server/appliance/engine/native/kernels/*.so
 	@ls -l dist/*.whl
 
-manifest: ## write k8s/llama.yaml anew from k8s/base
+manifest: ## write k8s/llama.yaml from k8s/base
 	@scripts/manifest.sh
 
-lock: ## write requirements/*.txt anew (ARGS=--upgrade: with newer versions)
+lock: ## write requirements/*.txt (ARGS=--upgrade: with newer versions)
 	@PYTHON="$(PYTHON)" scripts/install.sh .venv-lock requirements/lock.txt
 	@scripts/lock.sh .venv-lock/bin/uv $(ARGS)
 
 model: $(runtime) ## train the embedded model again
 	@PYTHONPATH=server $(VENV)/bin/python -m pebble.train $(ARGS)
 
-nix-test: $(dev) ## the packages on real Nix: the default set, about two minutes
+nix-test: $(dev) ## test the packages on real Nix: the default set, about two minutes
 	@scripts/nix.sh
 	@$(VENV)/bin/python -m pytest tests/nix tests/release -m nix $(ARGS)
 
-nix-full: $(dev) ## the packages on real Nix: the whole server, twice
+nix-full: $(dev) ## build the whole server on real Nix, twice
 	@scripts/nix.sh
 	@$(VENV)/bin/python -m pytest tests/nix -m nix_full --capture=no $(ARGS)
 
-cluster-test: $(dev) ## the manifests on a real Kubernetes of one node, under load; as root on Debian 12
+cluster-test: $(dev) ## test the manifests on a Kubernetes of one node, under load; as root on Debian 12
 	@tests/k8s/cluster/run.sh $(abspath $(VENV))/bin/python -m pytest -m cluster -s -q tests/k8s/cluster $(ARGS)
 
-cluster-shell: $(dev) ## that Kubernetes, to look around in
+cluster-shell: $(dev) ## open a shell in that Kubernetes
 	@tests/k8s/cluster/run.sh $(abspath $(VENV))/bin/python -m tests.k8s.cluster.shell
 
-clean: ## remove what the recipes made, but not the embedded model
+clean: ## remove what the recipes made, except the embedded model
 	@rm -rf .venv .venv-gpu .venv-lean .venv-lock build dist server/*.egg-info
 	@rm -rf .mypy_cache .pytest_cache .ruff_cache .hypothesis
 	@find server tests bench -name __pycache__ -type d -prune -exec rm -rf {} + 2>/dev/null || true

@@ -28,7 +28,25 @@ go to a client never hold a path of the server or a traceback.
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+# Codes that are given where an error is raised, in place of its class's: status and meaning.
+CODES_OF_RAISERS: Mapping[str, tuple[int, str]] = {
+    "invalid_type": (400, "A value is of the wrong type."),
+    "missing_required_parameter": (400, "A required parameter is absent."),
+    "invalid_json": (400, "The body is not JSON in UTF-8 within the limits, or has a key twice."),
+    "invalid_http": (400, "The request is not HTTP."),
+    "body_timeout": (400, "The body did not arrive within 60 seconds."),
+    "unsupported_schema": (400, "A JSON schema has a keyword or a size that cannot be kept."),
+    "no_tool_calls": (400, "The model's chat template has no tool calls that this server reads."),
+    "no_chat_template": (400, "The model has no chat template; use `/v1/completions`."),
+    "chat_template_failed": (400, "The template failed or passed a limit with these messages."),
+    "headers_too_large": (431, "The headers are larger than 64 KiB."),
+    "internal_error": (500, "A defect of the server; its log tells, under this `X-Request-Id`."),
+}
 
 
 class ApplianceError(Exception):
@@ -42,6 +60,8 @@ class ApplianceError(Exception):
 
 
 class RequestError(ApplianceError):
+    """A value is out of its range, or does not go with another."""
+
     status: ClassVar[int] = 400
     default_code: ClassVar[str] = "invalid_value"
     type: ClassVar[str] = "invalid_request_error"
@@ -57,43 +77,61 @@ class InvalidRequest(RequestError):
 
 
 class UnsupportedParameter(InvalidRequest):
+    """A parameter is refused, not known, or asks for what this server cannot do."""
+
     default_code = "unsupported_parameter"
 
 
 class ContextLengthExceeded(InvalidRequest):
+    """Prompt and new tokens do not fit the model's context."""
+
     default_code = "context_length_exceeded"
 
 
 class HostNotAllowed(RequestError):
+    """The `Host` header has a name that `--allowed-hosts` does not list."""
+
     status = 403
     default_code = "host_not_allowed"
 
 
 class NotFound(RequestError):
+    """No such path."""
+
     status = 404
     default_code = "not_found"
 
 
 class ModelNotFound(NotFound):
+    """This server does not serve the model that the request names."""
+
     default_code = "model_not_found"
 
 
 class MethodNotAllowed(RequestError):
+    """The path has other methods; the header `Allow` lists them."""
+
     status = 405
     default_code = "method_not_allowed"
 
 
 class PayloadTooLarge(RequestError):
+    """The body is larger than `--max-body-bytes`; the connection is closed."""
+
     status = 413
     default_code = "payload_too_large"
 
 
 class UnsupportedMediaType(RequestError):
+    """The body is not `application/json` in UTF-8, or is compressed."""
+
     status = 415
     default_code = "unsupported_media_type"
 
 
 class ServiceError(ApplianceError):
+    """The server cannot answer now; the client may try again."""
+
     status: ClassVar[int] = 503
     code: ClassVar[str] = "not_ready"
     type: ClassVar[str] = "server_error"
@@ -102,18 +140,26 @@ class ServiceError(ApplianceError):
 
 
 class Overloaded(ServiceError):
+    """All places, running and waiting, are taken."""
+
     code = "server_overloaded"
 
 
 class QueueTimeout(ServiceError):
+    """The request waited for `--queue-timeout-s` seconds and had not begun."""
+
     code = "queue_timeout"
 
 
 class NotReady(ServiceError):
+    """The model is loading, or the server is shutting down."""
+
     code = "not_ready"
 
 
 class EngineFailure(ServiceError):
+    """The answer could not be computed; the server's log has the cause."""
+
     status = 500
     code = "engine_failure"
     retry_after_s = None
