@@ -1,4 +1,4 @@
-"""What the README shows is what happens: commands run, answers have the shape it prints."""
+"""What README and docs show is what happens: commands run, answers have the shape they print."""
 
 from __future__ import annotations
 
@@ -11,14 +11,17 @@ from urllib.parse import urlsplit
 
 import pytest
 
-README = Path(__file__).parents[2] / "README.md"
+REPOSITORY = Path(__file__).parents[2]
+PAGES = [
+    REPOSITORY / name for name in ("README.md", "docs/get-started.md", "docs/concepts/identity.md")
+]
 SHOWN_ADDRESS = "127.0.0.1:8000"
 TIMEOUT_S = 60
 
 
-def console_blocks() -> list[tuple[str, str]]:
+def console_blocks(page: Path) -> list[tuple[str, str]]:
     """Each command of a console block and the output printed below it."""
-    blocks = re.findall(r"^```console\n(.*?)^```", README.read_text(), re.DOTALL | re.MULTILINE)
+    blocks = re.findall(r"^```console\n(.*?)^```", page.read_text(), re.DOTALL | re.MULTILINE)
     pairs = []
     for block in blocks:
         for part in re.split(r"^\$ ", block, flags=re.MULTILINE)[1:]:
@@ -34,11 +37,11 @@ def is_continued(command: str) -> bool:
     return command.endswith("\\") or command.count("'") % 2 == 1
 
 
-COMMANDS = console_blocks()
+COMMANDS = [pair for page in PAGES for pair in console_blocks(page)]
 CURLS = [pair for pair in COMMANDS if pair[0].startswith("curl")]
 
 
-def test_the_readme_shows_requests_with_their_answers() -> None:
+def test_the_pages_show_requests_with_their_answers() -> None:
     assert len(CURLS) >= 5
     assert all(answer.strip() for _, answer in CURLS)
 
@@ -53,7 +56,8 @@ def test_a_curl_line_answers_in_the_shape_that_is_shown(
 
 
 def test_the_python_example_streams_a_story(live_url: str) -> None:
-    [code] = re.findall(r"^```python\n(.*?)^```", README.read_text(), re.DOTALL | re.MULTILINE)
+    text = "".join(page.read_text() for page in PAGES)
+    [code] = re.findall(r"^```python\n(.*?)^```", text, re.DOTALL | re.MULTILINE)
     code = code.replace(SHOWN_ADDRESS, urlsplit(live_url).netloc)
     result = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, timeout=TIMEOUT_S, check=False
@@ -63,35 +67,15 @@ def test_the_python_example_streams_a_story(live_url: str) -> None:
 
 
 def test_the_weights_hash_can_be_checked_with_coreutils(live_url: str) -> None:
-    [command] = [command for command, _ in COMMANDS if "sha256sum" in command]
+    [command] = {command for command, _ in COMMANDS if "sha256sum" in command}
     version = json.loads(run(f"curl -s {live_url}/version"))
     assert run(command).split()[0] == version["hashes"]["weights"]
-
-
-def test_every_file_and_recipe_the_readme_names_exists() -> None:
-    text = README.read_text()
-    links = re.findall(r"\]\((?!http|#)([^)]+)\)", text)
-    assert links
-    assert [link for link in links if not leads_somewhere(link)] == []
-    makefile = (README.parent / "Makefile").read_text()
-    recipes = set(re.findall(r"(?:`|^\$ )make ([a-z-]+)", text, re.MULTILINE))
-    assert [name for name in recipes if not re.search(rf"^{name}:", makefile, re.MULTILINE)] == []
-
-
-def leads_somewhere(link: str) -> bool:
-    """Whether there is such a file and, of a link into it, such a heading."""
-    name, _, heading = link.partition("#")
-    path = README.parent / name
-    if not heading:
-        return path.exists()
-    titles = re.findall(r"^#+ (.+)$", path.read_text(), re.MULTILINE)
-    return heading in {re.sub(r"[^\w -]", "", title.lower()).replace(" ", "-") for title in titles}
 
 
 def run(command: str) -> str:
     result = subprocess.run(
         ["bash", "-c", command],
-        cwd=README.parent,
+        cwd=REPOSITORY,
         capture_output=True,
         text=True,
         timeout=TIMEOUT_S,

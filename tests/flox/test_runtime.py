@@ -95,7 +95,7 @@ def test_sigterm_lets_a_running_answer_finish_and_the_log_tells_it(service: Serv
 
 
 def test_a_drain_fits_into_the_time_that_flox_waits() -> None:
-    """10 s, then SIGKILL; a drain takes its timeout and 5 s at most: see docs/operations.md."""
+    """10 s, then SIGKILL. A drain takes its timeout and 5 s: see docs/guides/operations.md."""
     found = re.search(r"APPLIANCE_DRAIN_TIMEOUT_S:-(\d+)\}", service_command())
     assert found is not None
     assert int(found[1]) + 5 < 10

@@ -1,4 +1,4 @@
-"""docs/api.md and docs/operations.md tell what there is: parameters, codes, settings, series."""
+"""The docs name what exists, links lead somewhere, and `make docs` changes nothing."""
 
 from __future__ import annotations
 
@@ -20,16 +20,28 @@ from appliance.api.openai.embeddings import EmbeddingsRequest
 from appliance.api.openai.shared import UNKNOWN_EXTENSIONS, OpenAIRequest
 from appliance.api.schema.fields import RequestModel, SamplingModel
 from appliance.cli.client_flags import CLIENT_PREFIX, KNOWN_VARIABLES
-from appliance.cli.serve import flags_of, variables_of
 from appliance.metrics import Metrics
 from appliance.settings import PREFIX, Settings, variable_name
+from scripts.docs import code_meanings, main, stale_pages
 
 REPOSITORY = Path(__file__).parents[2]
 SOURCE = REPOSITORY / "server" / "appliance"
 API = (REPOSITORY / "docs" / "api.md").read_text()
-OPERATIONS = (REPOSITORY / "docs" / "operations.md").read_text()
+# What is dated may name what is gone.
+DATED = {"CHANGELOG.md", "docs/experiments.md"}
+PAGES = {
+    path.relative_to(REPOSITORY).as_posix(): path.read_text(encoding="utf-8")
+    for path in sorted([*REPOSITORY.glob("*.md"), *REPOSITORY.glob("[!.]*/**/*.md")])
+}
+CURRENT = [
+    name
+    for name in PAGES
+    if name == "README.md" or (name.startswith("docs/") and "decisions" not in name)
+    if name not in DATED
+]
 
 VERDICTS = {"honoured", "no effect", "refused"}
+FLAG = r"(?<![\w-])--[a-z][a-z-]+"
 UNBOUNDED = 2**31 - 1  # what fields are bounded by that have no limit of their own
 
 # Which section explains the parameters of which model, beside those it inherits.
@@ -166,39 +178,70 @@ def test_the_table_of_errors_has_the_status_of_each_code() -> None:
         assert documented[code] == str(status), code
 
 
-@pytest.mark.parametrize("text", [API, OPERATIONS], ids=["api", "operations"])
-def test_every_code_that_the_docs_name_beside_a_status_exists(text: str) -> None:
-    named = set(re.findall(r"\b[45]\d\d `(\w+)`", text)) - {"loading", "stalled"}
+def test_the_reference_describes_every_code_and_no_other() -> None:
+    described = code_meanings()
+    assert set(described) == raised_codes()
+    for code, status in class_codes():
+        assert described[code][0] == status, code
+    assert [code for code, (_, text) in described.items() if not text.endswith(".")] == []
+
+
+def test_make_docs_changes_nothing() -> None:
+    stale = [path.name for path, _ in stale_pages()]
+    assert stale == [], "run `make docs` and commit what it changes"
+
+
+def test_a_page_that_differs_from_the_code_is_found_and_written(tmp_path: Path) -> None:
+    assert {path.name for path, _ in stale_pages(tmp_path)} == {
+        path.name for path in (REPOSITORY / "docs" / "reference").iterdir()
+    }
+    assert main(["--check", "--directory", str(tmp_path)]) == 1
+    assert main(["--directory", str(tmp_path)]) == 0
+    (tmp_path / "metrics.md").write_text("old")
+    assert [path.name for path, _ in stale_pages(tmp_path)] == ["metrics.md"]
+    assert main(["--check", "--directory", str(tmp_path)]) == 1
+    assert (tmp_path / "metrics.md").read_text() == "old"
+
+
+@pytest.mark.parametrize("name", CURRENT)
+def test_every_code_that_a_page_names_beside_a_status_exists(name: str) -> None:
+    named = set(re.findall(r"\b[45]\d\d `(\w+)`", PAGES[name])) - {"loading", "stalled"}
     assert named <= raised_codes()
 
 
-def test_every_setting_has_a_row_with_its_flags_variables_and_default() -> None:
-    table = [row for row in rows(section(OPERATIONS, "Settings")) if words(row[0])]
-    found = {tuple(words(row[0])): row for row in table}
-    assert set(found) == {tuple(flags_of(field.name)) for field in fields(Settings)}
-    for field in fields(Settings):
-        row = found[tuple(flags_of(field.name))]
-        assert words(row[1]) == variables_of(field.name)
-        if field.default not in (None, ()):
-            assert row[2] == str(field.default).removesuffix(".0")
-
-
-def test_every_choice_of_a_setting_is_named() -> None:
-    for row in rows(section(OPERATIONS, "Settings")):
-        for field in fields(Settings):
-            if words(row[0]) == flags_of(field.name):
-                said = {*words(row[3]), row[2]}
-                assert set(field.metadata["choices"]) <= said, field.name
-
-
-@pytest.mark.parametrize("text", [API, OPERATIONS], ids=["api", "operations"])
-def test_every_flag_and_variable_that_the_docs_name_exists(text: str) -> None:
-    flags = {flag for field in fields(Settings) for flag in flags_of(field.name)}
-    others = {"--to", "--text"}  # of `appliance quantize`
-    assert set(re.findall(r"(?<![\w-])--[a-z][a-z-]+", text)) <= flags | others
+@pytest.mark.parametrize("name", CURRENT)
+def test_every_variable_that_a_page_names_exists(name: str) -> None:
     known = {variable_name(field.name) for field in fields(Settings)} | KNOWN_VARIABLES
     wrong_on_purpose = {PREFIX, CLIENT_PREFIX, "APPLIANCE_TREADS"}
-    assert set(re.findall(r"\bAPPLIANCE_\w*", text)) <= known | wrong_on_purpose
+    assert set(re.findall(r"\bAPPLIANCE_\w*", PAGES[name])) <= known | wrong_on_purpose
+
+
+@pytest.mark.parametrize("name", CURRENT)
+def test_every_flag_that_a_page_names_exists(name: str) -> None:
+    """In code that begins with a flag or with `appliance`; other programs have other flags."""
+    flags = {
+        *re.findall(FLAG, PAGES["docs/reference/settings.md"] + PAGES["docs/reference/commands.md"])
+    }
+    named = {
+        flag
+        for line in re.findall(r"(?:`|^)(appliance [^`\n]*|--[^`\n]*)", PAGES[name], re.MULTILINE)
+        for flag in re.findall(FLAG, line)
+    }
+    assert named <= flags
+
+
+@pytest.mark.parametrize("name", CURRENT)
+def test_every_series_that_a_page_names_exists(name: str) -> None:
+    described = set(re.findall(r"`(appliance_\w+)`", PAGES["docs/reference/metrics.md"]))
+    others = {"appliance_release"}  # a package
+    named = set(re.findall(r"\bappliance_\w+", PAGES[name])) - others
+    assert {re.sub("_(bucket|sum|count)$", "", each) for each in named} <= described
+
+
+def test_the_metrics_page_is_what_a_scrape_shows() -> None:
+    table = [row for row in rows(PAGES["docs/reference/metrics.md"]) if words(row[0])]
+    documented = {words(row[0])[0]: (row[1], set(words(row[2]))) for row in table}
+    assert documented == series()
 
 
 def series() -> dict[str, tuple[str, set[str]]]:
@@ -217,22 +260,49 @@ def series() -> dict[str, tuple[str, set[str]]]:
     return found
 
 
-def test_the_table_of_metrics_is_what_a_scrape_shows() -> None:
-    table = [row for row in rows(section(OPERATIONS, "Metrics")) if len(row) == 4]
-    documented = {words(row[0])[0]: (row[1], set(words(row[2]))) for row in table[1:]}
-    assert documented == series()
+@pytest.mark.parametrize("name", PAGES)
+def test_every_link_leads_to_a_file_and_a_heading(name: str) -> None:
+    broken = []
+    for link in re.findall(r"\]\((?!https?:)([^)\s]+)\)", without_code(PAGES[name])):
+        file, _, anchor = link.partition("#")
+        path = (REPOSITORY / name).parent / file if file else REPOSITORY / name
+        if not path.exists() or (anchor and anchor not in anchors(path)):
+            broken.append(link)
+    assert broken == []
 
 
-@pytest.mark.parametrize("text", [API, OPERATIONS], ids=["api", "operations"])
-def test_every_series_that_the_docs_name_exists(text: str) -> None:
-    named = set(re.findall(r"\bappliance_\w+", text))
-    assert {re.sub("_(bucket|sum|count)$", "", name) for name in named} <= set(series())
+def without_code(text: str) -> str:
+    return re.sub(
+        r"`[^`\n]*`", "", re.sub(r"^ *```.*?^ *```$", "", text, flags=re.MULTILINE | re.DOTALL)
+    )
 
 
-@pytest.mark.parametrize("name", ["api.md", "operations.md"])
-def test_every_link_within_the_docs_has_its_heading(name: str) -> None:
-    texts = {"api.md": API, "operations.md": OPERATIONS}
-    for file, anchor in re.findall(r"\]\(([\w.]*)#([\w-]+)\)", texts[name]):
-        headings = re.findall(r"^#+ (.*)$", texts[file or name], re.MULTILINE)
-        anchors = {re.sub(r"[^\w -]", "", title.lower()).replace(" ", "-") for title in headings}
-        assert anchor in anchors, f"{file}#{anchor}"
+def anchors(path: Path) -> set[str]:
+    titles = re.findall(r"^#+ (.*)$", path.read_text(encoding="utf-8"), re.MULTILINE)
+    return {re.sub(r"[^\w -]", "", title.lower()).replace(" ", "-") for title in titles}
+
+
+@pytest.mark.parametrize("name", CURRENT)
+def test_every_recipe_that_a_page_names_exists(name: str) -> None:
+    recipes = set(re.findall(r"^([a-z-]+):", (REPOSITORY / "Makefile").read_text(), re.MULTILINE))
+    named = re.findall(r"(?:`|^\$ )make ([a-z][a-z-]+)", PAGES[name], re.MULTILINE)
+    assert set(named) <= recipes
+
+
+def test_the_readme_is_short() -> None:
+    assert len(PAGES["README.md"].splitlines()) <= 160
+
+
+def test_every_page_of_the_docs_is_reached_from_the_readme() -> None:
+    reached, waiting = set(), ["README.md"]
+    while waiting:
+        name = waiting.pop()
+        if name in reached or name not in PAGES:
+            continue
+        reached.add(name)
+        for link in re.findall(r"\]\((?!https?:)([^)#\s]+)", PAGES[name]):
+            target = ((REPOSITORY / name).parent / link).resolve()
+            if target.is_relative_to(REPOSITORY):
+                waiting.append(target.relative_to(REPOSITORY).as_posix())
+    pages = {name for name in PAGES if name.startswith("docs/") and "decisions" not in name}
+    assert pages <= reached

@@ -30,7 +30,7 @@ ENDPOINTS = {
     "livenessProbe": ("/livez",),
 }
 MIN_LIVENESS_S = 30  # a busy server may be late; restarting it costs a whole load
-CLOSING_S = 5  # of the drain's last step, as docs/operations.md has it
+CLOSING_S = 5  # of the drain's last step, as docs/guides/operations.md has it
 DEFAULT_GRACE_S = 30.0
 SECRET = re.compile(r"(KEY|TOKEN|SECRET|PASSWORD|PASSWD|CREDENTIALS?)$")
 LOOPBACK = {"127.0.0.1", "localhost", "::1"}
