@@ -6,14 +6,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from appliance.console.ink import Ink, printable
+from appliance.console.ink import Ink, printable, short_hash
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
 LABEL_WIDTH = 12
 ROOM = 80 - 2 - LABEL_WIDTH  # beside a label, in a terminal of 80 columns
-SHORT_HASH_LENGTH = 12
 QUANTIZED = ("int8", "int4")
 DEFAULT_PORT = 8000
 EVERY_INTERFACE = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}  # noqa: S104 - compared, not bound
@@ -110,10 +109,6 @@ def shorten(text: str, length: int) -> str:
     """Of names that come from a model directory or the environment."""
     text = printable(text)
     return text if len(text) <= length else text[: length - 1] + "…"
-
-
-def short_hash(digest: str | None) -> str:
-    return "none" if digest is None else digest.rpartition(":")[2][:SHORT_HASH_LENGTH]
 
 
 def count(number: int) -> str:

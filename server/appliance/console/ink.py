@@ -9,6 +9,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from typing import TextIO
 
+SHORT_HASH_LENGTH = 12
 # Escape sequences in a model's answer could rewrite the screen; line breaks and tabs may pass.
 _CONTROLS = {
     code: None for code in (*range(0x20), 0x7F, *range(0x80, 0xA0)) if chr(code) not in "\n\t"
@@ -17,6 +18,10 @@ _CONTROLS = {
 
 def printable(text: str) -> str:
     return text.translate(_CONTROLS)
+
+
+def short_hash(digest: object) -> str:
+    return "none" if digest is None else str(digest).rpartition(":")[2][:SHORT_HASH_LENGTH]
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import TypeGuard
 
 from appliance.errors import ModelRefused
 
@@ -145,10 +146,10 @@ def _read_cache(path: Path) -> dict[str, str]:
     hashes = entries.get("sha256") if isinstance(entries, dict) else None
     if not isinstance(hashes, dict):
         return {}
-    return {key: value for key, value in hashes.items() if _is_sha256(value)}
+    return {key: value for key, value in hashes.items() if is_sha256(value)}
 
 
-def _is_sha256(value: object) -> bool:
+def is_sha256(value: object) -> TypeGuard[str]:
     return isinstance(value, str) and len(value) == 64 and set(value) <= set("0123456789abcdef")
 
 

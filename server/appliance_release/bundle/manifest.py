@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from appliance.errors import ReleaseError
-from appliance.models.directory.json_file import parse_json_object, read_bytes
+from appliance.models.hashing import is_sha256
 from appliance_release.bundle.signature import problem_with
-from appliance_release.locks.lock_file import render, write_whole
-from appliance_release.locks.model_lock import SHA256, PinnedFile
+from appliance_release.locks.lock_file import parse_object, read_bytes, render, write_whole
+from appliance_release.locks.model_lock import PinnedFile
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -136,7 +136,7 @@ def list_files(directory: Path) -> Iterator[str]:
 
 def _parse(content: bytes) -> Manifest:
     """A stranger's manifest: no name in it leads out of the bundle."""
-    found = parse_json_object(content, name=MANIFEST)
+    found = parse_object(content, MANIFEST)
     if found.get("bundle") != VERSION:
         raise ReleaseError(
             f"{MANIFEST} is not of version {VERSION}: use the appliance that made it."
@@ -165,6 +165,6 @@ def _pinned(name: str, entry: object) -> PinnedFile:
     size = entry.get("size") if isinstance(entry, dict) else None
     if not _PLAIN_PATH.fullmatch(name):
         raise ReleaseError(f"{MANIFEST} holds {name[:80]!r}, which is no plain path.")
-    if not isinstance(sha256, str) or not SHA256.fullmatch(sha256) or type(size) is not int:
+    if not is_sha256(sha256) or type(size) is not int:
         raise ReleaseError(f"{MANIFEST} holds {name[:80]!r} without sha256 and size.")
     return PinnedFile(sha256, size)

@@ -10,7 +10,7 @@ from dataclasses import asdict, replace
 from typing import TYPE_CHECKING
 
 from appliance.cli.parsing import add_command, examples
-from appliance.console.ink import Ink, printable
+from appliance.console.ink import Ink, printable, short_hash
 from appliance.console.terminal import ERASE_REST, Terminal
 from appliance.errors import ReleaseError
 from appliance_release.cli.parts import add_directory, add_part, add_parts, run_part
@@ -191,15 +191,11 @@ def describe_pod(pod: PodState, ink: Ink, *, is_verified: bool) -> Iterator[str]
     restarts = f", {pod.restarts} restarts" if pod.restarts else ""
     yield f"  {pod.name}  told {pod.told or 'nothing'}, {ready}{restarts}"
     if is_verified and pod.hashes is not None:
-        hashes = ", ".join(f"{name} {short(value)}" for name, value in pod.hashes.items())
+        hashes = ", ".join(f"{name} {short_hash(value)}" for name, value in pod.hashes.items())
         yield f"    reports {printable(str(pod.reported))}: {printable(hashes)}"
     for said in (pod.reason, pod.said):
         if said:
             yield ink.warning(f"    {printable(said)}")
-
-
-def short(digest: object) -> str:
-    return "none" if digest is None else str(digest)[:12]
 
 
 MEANINGS = {

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import tomllib
@@ -11,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from appliance.errors import SettingsError
+from appliance.errors import ReleaseError, SettingsError
 from appliance_release.flox.lines import KeyPath, Span, locate_keys
 from appliance_release.flox.packages import check_packages
 from appliance_release.flox.rules import Manifest, check_rules, table, text
@@ -23,6 +22,7 @@ from appliance_release.flox.types import (
     key_name,
     show,
 )
+from appliance_release.locks.lock_file import read_object
 
 MAX_FILE_BYTES = 1_000_000
 LINE_OF_ERROR = re.compile(r" \(at line (\d+), column \d+\)")
@@ -165,15 +165,15 @@ def check_description(file: Path) -> Iterator[Finding]:
     def error(key: str, message: str) -> Finding:
         return Finding(file, 1, key, "error", message)
 
-    try:
-        found = json.loads(read_text(file))
-    except FileNotFoundError:
+    if not file.exists():
         yield error("", 'env.json is missing; it says {"name": "NAME", "version": 1}.')
         return
-    except (OSError, ValueError, RecursionError) as problem:
-        yield error("", f"env.json cannot be read: {problem}.")
+    try:
+        found = read_object(file)
+    except ReleaseError as problem:
+        yield error("", problem.message)
         return
-    name = found.get("name") if isinstance(found, dict) else None
+    name = found.get("name")
     if not isinstance(name, str) or not re.fullmatch(ENVIRONMENT_NAME, name):
         message = f"name is {show(name)}; it must be of letters, digits, '.', '_' and '-'."
         yield error("name", message)
@@ -183,19 +183,19 @@ def check_description(file: Path) -> Iterator[Finding]:
 
 def check_lock(file: Path, manifest: Manifest) -> Iterator[Finding]:
     """manifest.lock: there, one that Flox has written, and of this manifest."""
-    try:
-        found = json.loads(read_text(file))
-    except FileNotFoundError:
+    if not file.exists():
         message = (
             "manifest.lock is missing: it holds what the packages resolve to, and `flox publish` "
             "wants it tracked. `flox activate` writes it, with the network; commit it."
         )
         yield Finding(file, 1, "", "warning", message)
         return
-    except (OSError, ValueError, RecursionError) as problem:
-        yield Finding(file, 1, "", "error", f"manifest.lock cannot be read: {problem}.")
+    try:
+        found = read_object(file)
+    except ReleaseError as problem:
+        yield Finding(file, 1, "", "error", problem.message)
         return
-    if not isinstance(found, dict) or found.get("lockfile-version") != 1:
+    if found.get("lockfile-version") != 1:
         message = "manifest.lock has no lockfile-version 1; let Flox write it anew."
         yield Finding(file, 1, "lockfile-version", "error", message)
         return

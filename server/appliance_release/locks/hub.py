@@ -14,6 +14,7 @@ from urllib.parse import quote, urljoin, urlsplit
 
 from appliance import __version__
 from appliance.errors import ReleaseError, SettingsError
+from appliance.models.hashing import is_sha256
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -236,6 +237,6 @@ def _file(entry: dict[str, object]) -> HubFile:
     name, size, oid = entry.get("path"), entry.get("size"), entry.get("oid")
     if not isinstance(name, str) or type(size) is not int or not isinstance(oid, str):
         raise ReleaseError("The hub's list of files has an entry without path, size or oid.")
-    if sha256 is not None and not re.fullmatch("[0-9a-f]{64}", str(sha256)):
+    if sha256 is not None and not is_sha256(sha256):
         raise ReleaseError(f"The hub lists {name} with a hash that is no SHA-256.")
     return HubFile(name=name, size_bytes=size, sha256=sha256, git_oid=oid)

@@ -1,4 +1,4 @@
-"""Writes locks as JSON that people can review: sorted as given, one pinned file a line."""
+"""Reads our JSON files strictly, and writes them for review: one pinned file a line."""
 
 from __future__ import annotations
 
@@ -6,14 +6,38 @@ import json
 import os
 from typing import TYPE_CHECKING
 
-from appliance.errors import ReleaseError
+from appliance.errors import ModelRefused, ReleaseError
+from appliance.models.directory import json_file
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
+    from appliance.models.directory.json_file import JsonObject
+
+MAX_BYTES = 16_000_000
 LOCK_VERSION = 1
 INDENT = "  "
+
+
+def read_object(path: Path) -> JsonObject:
+    """Reads the JSON object in a file; raises ReleaseError, as `parse_object` does."""
+    return parse_object(read_bytes(path, max_bytes=MAX_BYTES), str(path))
+
+
+def read_bytes(path: Path, *, max_bytes: int) -> bytes:
+    try:
+        return json_file.read_bytes(path, max_bytes=max_bytes)
+    except ModelRefused as error:
+        raise ReleaseError(error.message) from None
+
+
+def parse_object(content: bytes, name: str) -> JsonObject:
+    """Parses untrusted JSON: one object, in which no key comes twice."""
+    try:
+        return json_file.parse_json_object(content, name=name)
+    except ModelRefused as error:
+        raise ReleaseError(error.message) from None
 
 
 def render(value: object) -> str:

@@ -10,13 +10,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from appliance.errors import ReleaseError
-from appliance.models.directory.inventory import MAX_SMALL_JSON_BYTES, take_inventory
-from appliance.models.directory.json_file import JsonObject, parse_json_object, read_bytes
-from appliance_release.locks.lock_file import LOCK_VERSION, render
+from appliance.models.directory.inventory import take_inventory
+from appliance.models.hashing import is_sha256
+from appliance_release.locks.lock_file import LOCK_VERSION, read_object, render
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from appliance.models.directory.json_file import JsonObject
     from appliance.models.hashing import FileHasher
 
 NO_LICENSE = "NOASSERTION"  # SPDX's word for: nobody has said
@@ -26,7 +27,6 @@ MAX_FILE_BYTES = 5_000_000_000
 REPOSITORY_NAME = re.compile(r"[A-Za-z0-9][\w.-]{0,95}/[A-Za-z0-9][\w.-]{0,95}", re.ASCII)
 MODEL_NAME = re.compile(r"[A-Za-z0-9][\w.-]{0,95}", re.ASCII)
 REVISION = re.compile(r"[0-9a-f]{40}")
-SHA256 = re.compile(r"[0-9a-f]{64}")
 # A name that is also one in a Nix store path, without folders.
 FILE_NAME = re.compile(r"[A-Za-z0-9_][\w.+-]{0,150}", re.ASCII)
 
@@ -76,12 +76,8 @@ _FACTS = {
 
 
 def read_model_lock(path: Path) -> ModelLock:
-    return parse_model_lock(read_bytes(path, max_bytes=MAX_SMALL_JSON_BYTES), path.name)
-
-
-def parse_model_lock(content: bytes, file: str) -> ModelLock:
-    """A lock from a stranger: every name and hash in it is checked before it is used."""
-    lock = parse_json_object(content, name=file)
+    """Reads a lock that a stranger may have written: checks every name and hash in it."""
+    lock, file = read_object(path), path.name
     if lock.get("lock") != LOCK_VERSION:
         raise ReleaseError(
             f"{file} is no model lock of version {LOCK_VERSION}. Write one with"
@@ -112,7 +108,7 @@ def _pinned(name: str, entry: object, file: str) -> PinnedFile:
     size = entry.get("size") if isinstance(entry, dict) else None
     if not FILE_NAME.fullmatch(name):
         raise ReleaseError(f"{file} pins {name[:80]!r}, which is not a plain file name.")
-    if not isinstance(sha256, str) or not SHA256.fullmatch(sha256):
+    if not is_sha256(sha256):
         raise ReleaseError(f"{file} pins {name} without a sha256 of 64 small hex digits.")
     if type(size) is not int or not 0 <= size < 2**50:
         raise ReleaseError(f"{file} pins {name} without its size in bytes.")

@@ -11,10 +11,11 @@ import json
 import re
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from appliance.errors import ReleaseError
-from appliance_release.locks.lock_file import write_whole
+from appliance.models.hashing import is_sha256
+from appliance_release.locks.lock_file import parse_object, read_object, write_whole
 from appliance_release.locks.nar import hash_path
 
 if TYPE_CHECKING:
@@ -25,7 +26,6 @@ if TYPE_CHECKING:
 IDENTITY = ("weights", "tokenizer", "template", "server")
 STORE = "/nix/store/"
 
-_SHA256 = re.compile(r"[0-9a-f]{64}")
 _STORE_PATH = re.compile(r"/nix/store/[0-9a-z]{32}-[A-Za-z0-9+._?=-]+")
 
 
@@ -64,16 +64,13 @@ def record_path(directory: Path, reference: Reference) -> Path:
 def read_record(directory: Path, reference: Reference) -> PinRecord | None:
     """None where the generation was never recorded."""
     path = record_path(directory, reference)
-    try:
-        facts = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
+    if not path.exists():
         return None
-    except (OSError, ValueError, RecursionError) as error:
-        raise ReleaseError(f"{path} cannot be read: {error}.") from None
-    if not isinstance(facts, dict) or facts.pop("record", None) != 1:
+    facts = read_object(path)
+    if facts.pop("record", None) != 1:
         raise ReleaseError(f"{path} is not a record that this version reads.")
     try:
-        record = PinRecord(**facts)
+        record = PinRecord(**facts)  # type: ignore[arg-type]  # _is_whole looks at each
     except TypeError:
         raise ReleaseError(f"{path} has parts that a record does not have.") from None
     if not _is_whole(record):
@@ -108,13 +105,12 @@ def hash_lock(path: Path) -> tuple[str, list[str]]:
     """The SHA-256 of a manifest.lock, and the store paths of the packages that it locks."""
     try:
         content = path.read_bytes()
-        lock = json.loads(content)
-        packages = lock["packages"]
+        packages: Any = parse_object(content, path.name)["packages"]
         outputs = [list(package.get("outputs", {}).values()) for package in packages]
         paths = {str(path) for each in outputs for path in each}
     except OSError as error:
         raise ReleaseError(f"{path} cannot be read: {error.strerror}.") from None
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+    except (ReleaseError, KeyError, TypeError, AttributeError):
         raise ReleaseError(
             f"{path} is not a manifest.lock of Flox: it has no list of packages. "
             "It lies in .flox/env/ of the environment."
@@ -133,15 +129,15 @@ def hash_store_path(text: str, store: Path = Path(STORE)) -> str | None:
 def read_identity(text: str, source: str) -> dict[str, str | None]:
     """The hashes in what GET /version answers, or `appliance version --json` prints."""
     try:
-        hashes = json.loads(text)["hashes"]
+        hashes: Any = parse_object(text.encode(), source)["hashes"]
         identity = {name: hashes[name] for name in IDENTITY}
-    except (ValueError, KeyError, TypeError, RecursionError):
+    except (ReleaseError, KeyError, TypeError):
         raise ReleaseError(
             f"{source} is not what GET /version answers: it has no hashes of "
             f"{', '.join(IDENTITY)}. Ask a server that is ready."
         ) from None
     for name, digest in identity.items():
-        if not (name == "template" and digest is None) and not _is_sha256(digest):
+        if not (name == "template" and digest is None) and not is_sha256(digest):
             raise ReleaseError(f"{source} has {digest!r} as hash of {name}; it must be a SHA-256.")
     return identity
 
@@ -163,12 +159,8 @@ def _is_whole(record: PinRecord) -> bool:
         all(isinstance(part, dict) for part in parts)
         and all(value is None or isinstance(value, str) for value in values)
         and set(record.identity) in (set(), set(IDENTITY))
-        and (record.manifest_lock is None or _is_sha256(record.manifest_lock))
+        and (record.manifest_lock is None or is_sha256(record.manifest_lock))
     )
-
-
-def _is_sha256(digest: object) -> bool:
-    return isinstance(digest, str) and _SHA256.fullmatch(digest) is not None
 
 
 def _join(

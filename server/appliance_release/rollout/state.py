@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from enum import IntEnum
 from typing import TYPE_CHECKING
 
+from appliance.console.ink import short_hash
 from appliance.errors import ReleaseError
 from appliance_release.manifests.kubernetes_manifest import mapping, sequence, value_at
 from appliance_release.pins.record import IDENTITY
@@ -157,10 +158,11 @@ def judge(pod: PodState, version: Object, record: PinRecord | None) -> PodState:
     if record is None or not record.identity:
         said = "no hashes of this generation are recorded: see `appliance pin record --help`"
         return replace(pod, verdict=Verdict.UNKNOWN, said=said)
+    found = mapping(pod.hashes)
     wrong = [
-        f"{name} {_short(mapping(pod.hashes).get(name))}, recorded {_short(record.identity[name])}"
+        f"{name} {short_hash(found.get(name))}, recorded {short_hash(record.identity[name])}"
         for name in IDENTITY
-        if mapping(pod.hashes).get(name) != record.identity.get(name)
+        if found.get(name) != record.identity.get(name)
     ]
     if wrong:
         return replace(pod, verdict=Verdict.TAMPERED, said=f"reports {'; '.join(wrong)}")
@@ -250,7 +252,3 @@ def _port(pod: Object) -> int | None:
 def _count(each: Object, name: str, default: int = 0) -> int:
     value = each.get(name, default)
     return value if isinstance(value, int) else default
-
-
-def _short(digest: object) -> str:
-    return "none" if digest is None else str(digest)[:12]

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from appliance.errors import ModelRefused
 from appliance.models.directory.inventory import MAX_SMALL_JSON_BYTES
 from appliance.models.directory.json_file import JsonObject, read_shallow_json_object, unreadable
+from appliance.models.hashing import is_sha256
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -17,7 +17,6 @@ if TYPE_CHECKING:
     from appliance.models.hashing import FileHasher
 
 LOCK_FILE = "model.lock.json"
-_SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +70,7 @@ def _parse_pin(name: str, entry: object) -> _Pin:
         raise ModelRefused(f"{LOCK_FILE} pins {name[:200]!r}, which is not a plain file name.")
     sha256 = entry.get("sha256") if isinstance(entry, dict) else None
     size = entry.get("size") if isinstance(entry, dict) else None
-    if not isinstance(sha256, str) or not _SHA256.fullmatch(sha256) or type(size) is not int:
+    if not is_sha256(sha256) or type(size) is not int:
         raise ModelRefused(
             f"{LOCK_FILE} must pin {name[:200]} with sha256 (64 small hex digits) and size (bytes)."
         )

@@ -33,9 +33,9 @@ def test_environments_are_found_at_and_below_a_directory() -> None:
     ("text", "says"),
     [
         (None, "env.json is missing"),
-        ("{", "cannot be read"),
+        ("{", "env.json is not JSON"),
         ('{"name": "a b", "version": 1}', 'name is "a b"'),
-        ("[]", "name is None"),
+        ("[]", "must hold a JSON object"),
         ('{"name": "unit", "version": 2}', "version is 2"),
     ],
 )

@@ -18,7 +18,6 @@ from appliance_release.locks.model_lock import (
     content_revision,
     is_wanted,
     lock_directory,
-    parse_model_lock,
     read_model_lock,
 )
 
@@ -38,8 +37,9 @@ def valid() -> dict[str, Any]:
     }
 
 
-def test_a_lock_is_read_as_it_was_written() -> None:
-    lock = parse_model_lock(json.dumps(valid()).encode(), "tiny.lock.json")
+def test_a_lock_is_read_as_it_was_written(tmp_path: Path) -> None:
+    (tmp_path / "tiny.lock.json").write_text(json.dumps(valid()))
+    lock = read_model_lock(tmp_path / "tiny.lock.json")
     assert json.loads(lock.render()) == valid()
     assert lock.total_bytes == 2
 
@@ -62,10 +62,11 @@ def test_a_lock_is_read_as_it_was_written() -> None:
     ],
 )
 def test_a_lock_with_a_wrong_value_is_refused_by_name(
-    change: dict[str, object], words: str
+    change: dict[str, object], words: str, tmp_path: Path
 ) -> None:
+    (tmp_path / "some.json").write_text(json.dumps(valid() | change))
     with pytest.raises(ReleaseError, match=r"some\.json") as raised:
-        parse_model_lock(json.dumps(valid() | change).encode(), "some.json")
+        read_model_lock(tmp_path / "some.json")
     assert words in raised.value.message
 
 

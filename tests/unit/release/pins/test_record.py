@@ -56,15 +56,16 @@ def test_what_was_never_recorded_is_absent(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("{", "cannot be read"),
-        ("[]", "is not a record that this version reads"),
+        ("{", "2.json is not JSON"),
+        ("[]", "2.json must hold a JSON object, not a list"),
+        ('{"record": 1, "record": 1}', "holds the key 'record' twice"),
         ('{"record": 2}', "is not a record that this version reads"),
         ('{"record": 1, "reference": "a/b:1", "more": 1}', "parts that a record does not have"),
         ('{"record": 1, "reference": "a/b:1"}', "is the record of a/b:1, not of acme"),
         ('{"record": 1, "reference": "a/b:1", "store_paths": ["x"]}', "is damaged"),
         ('{"record": 1, "reference": "a/b:1", "identity": {"weights": "a"}}', "is damaged"),
         ('{"record": 1, "reference": "a/b:1", "manifest_lock": 1}', "is damaged"),
-        ("[" * 100_000, "cannot be read"),
+        ("[" * 100_000, "brackets nested too deep"),
     ],
 )
 def test_a_record_that_is_none_is_refused(text: str, said: str, tmp_path: Path) -> None:
