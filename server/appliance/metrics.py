@@ -45,7 +45,7 @@ class EngineState(Protocol):
     def num_free_blocks(self) -> int: ...
 
 
-class Tally(Collector):
+class BatchHistogram(Collector):
     """A histogram of what comes many times a batch, for one thread: the library's takes a
     microsecond a value, as long as choosing a token does.
     """
@@ -122,7 +122,7 @@ class Metrics:
             "From a sequence's submission to its first token.",
             REQUEST_SECONDS,
         )
-        self._token_interval = Tally(
+        self._token_interval = BatchHistogram(
             "appliance_token_interval_seconds",
             "Between two tokens of one sequence.",
             TOKEN_SECONDS,

@@ -1,4 +1,4 @@
-"""Requests to an engine in ever other circumstances, and every answer to the last bit."""
+"""Sends the same requests to differently set-up engines and returns every bit of the answers."""
 
 from __future__ import annotations
 
@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import pytest
 from hypothesis import strategies as st
 
-from appliance.engine.engine import Engine
 from appliance.engine.sequence import SamplingParams
+from tests.engine.blocks import shuffle_blocks
+from tests.engine.engine_setup import EngineSetup, Request, make_engine
 from tests.fakes import FakeObserver
 from tests.model_factory import write_model
 
@@ -18,7 +19,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from appliance.engine.kv_cache import BlockAllocator
     from appliance.engine.runner import Runner
     from appliance.engine.sequence import TokenEvent
     from appliance.engine.stream import SequenceStream
@@ -28,30 +28,9 @@ Tested = TypeVar("Tested", bound="Runner")
 MAX_PROMPT, MAX_NEW = 70, 8
 
 
-@dataclass(frozen=True)
-class Request:
-    prompt_ids: tuple[int, ...]
-    params: SamplingParams
-    is_pooled: bool
-    num_steps_before: int  # engine steps between the request before and this one
-
-
-@dataclass(frozen=True)
-class House:
-    """How an engine is set up: nothing here may change a bit."""
-
-    max_batch_tokens: int = 512
-    max_sequences: int = 1
-    num_threads: int = 1
-    block_size: int = 16
-    num_spare_blocks: int = 0
-    num_shuffled: int = 0  # blocks taken and given back beforehand, out of order
-    shares_prefixes: bool = False
-    speculates: bool = False
-
-    @property
-    def num_blocks(self) -> int:
-        return -(-(MAX_PROMPT + MAX_NEW) // self.block_size) + self.num_spare_blocks
+@dataclass(frozen=True, kw_only=True)
+class Setup(EngineSetup):
+    max_context_tokens: int = MAX_PROMPT + MAX_NEW
 
 
 params_strategy = st.builds(
@@ -74,8 +53,8 @@ request_strategy = st.builds(
     is_pooled=st.sampled_from([False, False, False, True]),
     num_steps_before=st.integers(0, 3),
 )
-house_strategy = st.builds(
-    House,
+setup_strategy = st.builds(
+    Setup,
     max_batch_tokens=st.sampled_from([7, 16, 512]),
     max_sequences=st.integers(1, 7),
     num_threads=st.sampled_from([1, 2]),
@@ -122,23 +101,14 @@ def content(event: TokenEvent) -> tuple[object, ...]:
 
 
 async def answer_all(
-    make_runner: Callable[[House], Runner],
-    house: House,
+    make_runner: Callable[[Setup], Runner],
+    setup: Setup,
     requests: list[Request],
     observer: FakeObserver | None = None,
 ) -> list[list[tuple[object, ...]]]:
     """Every answer of a fresh engine, logprobs to the last bit."""
-    engine = Engine(
-        make_runner(house),
-        max_batch_tokens=house.max_batch_tokens,
-        max_sequences=house.max_sequences,
-        max_queued=100,
-        queue_timeout_s=1e9,
-        shares_prefixes=house.shares_prefixes,
-        speculates=house.speculates,
-        observer=observer or FakeObserver(),
-    )
-    shuffle_blocks(engine._allocator, house.num_shuffled)
+    engine = make_engine(make_runner(setup), setup, observer or FakeObserver())
+    shuffle_blocks(engine._allocator, setup.num_shuffled)
     streams: list[SequenceStream] = []
     for request in requests:
         for _ in range(request.num_steps_before):
@@ -149,8 +119,3 @@ async def answer_all(
     while engine.num_running or engine.num_waiting:
         engine.step()
     return [[content(event) async for event in stream] for stream in streams]
-
-
-def shuffle_blocks(allocator: BlockAllocator, num_moved: int) -> None:
-    free = allocator._blank_blocks
-    free[:] = [*free[num_moved:], *reversed(free[:num_moved])]

@@ -15,11 +15,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 from transformers.utils import logging
 
-from appliance.engine.engine import Engine
 from appliance.engine.runners.quality import compare
 from appliance.engine.sequence import SamplingParams
 from appliance.text.tokenizer import Tokenizer
-from tests.engine.ledger import Ledger, RecordingRunner
+from tests.engine.engine_setup import EngineSetup, Request, make_engine
+from tests.engine.logit_record import LogitRecord, RecordingRunner
 from tests.engine.native_harness import (
     QUANTIZATIONS,
     embedded_model,
@@ -44,29 +44,14 @@ if TYPE_CHECKING:
 
 PRECISIONS = {"none": "bf16", "int8": "int8", "int4": "int4"}
 VOCAB_SIZE = 4096
-MAX_NEW = 40
-SPARE_BLOCKS = 60
+MAX_PROMPT, MAX_NEW = 200, 40
 
 
-@dataclass(frozen=True)
-class Request:
-    prompt_ids: tuple[int, ...]
-    params: SamplingParams
-    is_pooled: bool = False
-
-
-@dataclass(frozen=True)
-class House:
-    """How the engine is set up and when requests come: nothing here may change a bit."""
-
-    max_batch_tokens: int = 512
-    max_sequences: int = 1
-    num_threads: int = 1
-    block_size: int = 16
-    num_blocks: int = 100
-    shares_prefixes: bool = False
-    speculates: bool = False
-    num_steps_between: int = 0
+@dataclass(frozen=True, kw_only=True)
+class Setup(EngineSetup):
+    max_context_tokens: int = MAX_PROMPT + MAX_NEW
+    num_spare_blocks: int = 85
+    num_steps_between: int = 0  # requests
 
 
 Answer = tuple[tuple[object, ...], ...]
@@ -121,40 +106,42 @@ def content(events: list[TokenEvent]) -> Answer:
 
 
 @dataclass
-class Court:
-    """One precision: the ledger of all its logits, and each request's answer when it was alone."""
+class Trials:
+    """One precision: a record of all its logits, and each request's answer when it was alone."""
 
     quantization: str
     requests: list[Request] = field(default_factory=make_requests)
-    ledger: Ledger = field(default_factory=Ledger)
+    record: LogitRecord = field(default_factory=LogitRecord)
     alone: list[Answer] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         for request in self.requests:
-            answers, _ = self.run(House(), [request])
+            answers, _ = self.run(Setup(), [request])
             self.alone += answers
-        self.ledger.take_tally()
+        self.record.take_comparison()
 
     def run(
-        self, house: House, requests: list[Request], cache_dir: Path | None = None
+        self, setup: Setup, requests: list[Request], cache_dir: Path | None = None
     ) -> tuple[list[Answer], FakeObserver]:
-        return asyncio.run(self._run(house, requests, cache_dir))
+        return asyncio.run(self._run(setup, requests, cache_dir))
 
-    def try_house(
+    def try_setup(
         self,
-        house: House,
+        setup: Setup,
         *,
         order: list[int] | None = None,
         cache_dir: Path | None = None,
         has_happened: Callable[[FakeObserver], bool] = lambda _: True,
     ) -> Cell:
-        """Ask all requests in this house; `has_happened` tells that it was a trial at all."""
+        """Ask all requests in this setup; `has_happened` tells whether the setup had its effect."""
         order = list(range(len(self.requests))) if order is None else order
-        answers, observer = self.run(house, [self.requests[index] for index in order], cache_dir)
-        tally = self.ledger.take_tally()
-        cell = Cell(tally.num_values)
-        if tally.num_different_rows:
-            cell.faults.append(f"{tally.num_different_rows} of {tally.num_rows} rows differ")
+        answers, observer = self.run(setup, [self.requests[index] for index in order], cache_dir)
+        comparison = self.record.take_comparison()
+        cell = Cell(comparison.num_values)
+        if comparison.num_different_rows:
+            cell.faults.append(
+                f"{comparison.num_different_rows} of {comparison.num_rows} rows differ"
+            )
         wrong = [i for i, answer in zip(order, answers, strict=True) if answer != self.alone[i]]
         if wrong:
             cell.faults.append(f"answers {wrong} differ")
@@ -163,33 +150,24 @@ class Court:
         return cell
 
     async def _run(
-        self, house: House, requests: list[Request], cache_dir: Path | None
+        self, setup: Setup, requests: list[Request], cache_dir: Path | None
     ) -> tuple[list[Answer], FakeObserver]:
         observer = FakeObserver()
         runner = native_runner(
             embedded_model(),
             quantization=self.quantization,
-            num_threads=house.num_threads,
-            block_size=house.block_size,
-            num_blocks=house.num_blocks,
+            num_threads=setup.num_threads,
+            block_size=setup.block_size,
+            num_blocks=setup.num_blocks,
             cache_dir=cache_dir,
         )
-        engine = Engine(
-            RecordingRunner(runner, self.ledger),
-            max_batch_tokens=house.max_batch_tokens,
-            max_sequences=house.max_sequences,
-            max_queued=100,
-            queue_timeout_s=1e9,
-            shares_prefixes=house.shares_prefixes,
-            speculates=house.speculates,
-            observer=observer,
-        )
+        engine = make_engine(RecordingRunner(runner, self.record), setup, observer)
         streams: list[SequenceStream] = []
         for request in requests:
             streams.append(
                 engine.submit(request.prompt_ids, request.params, is_pooled=request.is_pooled)
             )
-            for _ in range(house.num_steps_between):
+            for _ in range(setup.num_steps_between):
                 engine.step()
         while engine.num_running or engine.num_waiting:
             engine.step()
@@ -201,59 +179,59 @@ def together(cells: list[Cell]) -> Cell:
     return Cell(sum(c.num_values for c in cells), [fault for c in cells for fault in c.faults])
 
 
-def batch_size(court: Court) -> Cell:
-    return together([court.try_house(House(max_sequences=count)) for count in (2, 4, 9)])
+def batch_size(trials: Trials) -> Cell:
+    return together([trials.try_setup(Setup(max_sequences=count)) for count in (2, 4, 9)])
 
 
-def order(court: Court) -> Cell:
-    indices = list(range(len(court.requests)))
+def order(trials: Trials) -> Cell:
+    indices = list(range(len(trials.requests)))
     orders = [
         indices[::-1],
         *(random.Random(seed).sample(indices, len(indices)) for seed in (1, 2)),
     ]
-    return together([court.try_house(House(max_sequences=4), order=each) for each in orders])
+    return together([trials.try_setup(Setup(max_sequences=4), order=each) for each in orders])
 
 
-def arrival(court: Court) -> Cell:
-    houses = [House(max_sequences=9, num_steps_between=count) for count in (1, 3, 7)]
-    return together([court.try_house(house) for house in houses])
+def arrival(trials: Trials) -> Cell:
+    setups = [Setup(max_sequences=9, num_steps_between=count) for count in (1, 3, 7)]
+    return together([trials.try_setup(setup) for setup in setups])
 
 
-def chunk_size(court: Court) -> Cell:
-    houses = [House(max_sequences=3, max_batch_tokens=count) for count in (7, 16, 100)]
-    return together([court.try_house(house) for house in houses])
+def chunk_size(trials: Trials) -> Cell:
+    setups = [Setup(max_sequences=3, max_batch_tokens=count) for count in (7, 16, 100)]
+    return together([trials.try_setup(setup) for setup in setups])
 
 
-def threads(court: Court) -> Cell:
-    houses = [House(max_sequences=4, num_threads=count) for count in (1, 2, 3)]
-    return together([court.try_house(house) for house in houses])
+def threads(trials: Trials) -> Cell:
+    setups = [Setup(max_sequences=4, num_threads=count) for count in (1, 2, 3)]
+    return together([trials.try_setup(setup) for setup in setups])
 
 
-def block_size(court: Court) -> Cell:
-    return court.try_house(House(max_sequences=4, block_size=48, num_blocks=40))
+def block_size(trials: Trials) -> Cell:
+    return trials.try_setup(Setup(max_sequences=4, block_size=48, num_spare_blocks=35))
 
 
-def prefix_hit(court: Court) -> Cell:
-    house = House(max_sequences=2, max_batch_tokens=64, shares_prefixes=True)
-    twice = [*range(len(court.requests))] * 2
-    return court.try_house(house, order=twice, has_happened=lambda o: o.num_reused_tokens > 500)
+def prefix_hit(trials: Trials) -> Cell:
+    setup = Setup(max_sequences=2, max_batch_tokens=64, shares_prefixes=True)
+    twice = [*range(len(trials.requests))] * 2
+    return trials.try_setup(setup, order=twice, has_happened=lambda o: o.num_reused_tokens > 500)
 
 
 def has_preempted(observer: FakeObserver) -> bool:
     return observer.num_preemptions > 0
 
 
-def preemption(court: Court) -> Cell:
-    house = House(max_sequences=9, num_blocks=20)
-    found = court.try_house(house, has_happened=has_preempted)
-    hit = replace(house, shares_prefixes=True)
-    return together([found, court.try_house(hit, has_happened=has_preempted)])
+def preemption(trials: Trials) -> Cell:
+    setup = Setup(max_sequences=9, num_spare_blocks=5)
+    found = trials.try_setup(setup, has_happened=has_preempted)
+    hit = replace(setup, shares_prefixes=True)
+    return together([found, trials.try_setup(hit, has_happened=has_preempted)])
 
 
-def guesses(court: Court) -> Cell:
+def guesses(trials: Trials) -> Cell:
     cells = [
-        court.try_house(
-            House(max_sequences=count, speculates=True),
+        trials.try_setup(
+            Setup(max_sequences=count, speculates=True),
             has_happened=lambda o: 0 < o.num_accepted < o.num_drafted,
         )
         for count in (1, 3)
@@ -261,46 +239,46 @@ def guesses(court: Court) -> Cell:
     return together(cells)
 
 
-def variants(court: Court) -> Cell:
+def variants(trials: Trials) -> Cell:
     """Every width of vectors that this CPU has, and plain C."""
     best, *others = supported_variants()
     cells = []
     try:
         for variant in others:
             native_library().choose_variant(variant)
-            cells.append(court.try_house(House(max_sequences=4, max_batch_tokens=64)))
+            cells.append(trials.try_setup(Setup(max_sequences=4, max_batch_tokens=64)))
     finally:
         native_library().choose_variant(best)
     return together(cells)
 
 
-def restart(court: Court) -> Cell:
+def restart(trials: Trials) -> Cell:
     """Weights packed anew, found packed, and another process."""
     with TemporaryDirectory() as directory:
-        cells = [court.try_house(House(), cache_dir=Path(directory)) for _ in range(2)]
-    command = [sys.executable, "-m", "tests.engine.law_matrix", court.quantization]
+        cells = [trials.try_setup(Setup(), cache_dir=Path(directory)) for _ in range(2)]
+    command = [sys.executable, "-m", "tests.engine.law_matrix", trials.quantization]
     told = subprocess.run(command, capture_output=True, text=True, check=True).stdout.split()
-    fresh = Court(court.quantization)
-    if told[-1:] != [fresh.ledger.fingerprint]:
+    fresh = Trials(trials.quantization)
+    if told[-1:] != [fresh.record.fingerprint]:
         cells.append(Cell(faults=["another process computes other bits"]))
     return together(cells)
 
 
-def everything(court: Court) -> Cell:
-    house = House(
+def everything(trials: Trials) -> Cell:
+    setup = Setup(
         max_batch_tokens=50,
         max_sequences=6,
         num_threads=2,
-        num_blocks=30,
+        num_spare_blocks=15,
         shares_prefixes=True,
         speculates=True,
         num_steps_between=2,
     )
-    indices = random.Random(3).sample(range(len(court.requests)), len(court.requests))
-    return court.try_house(house, order=indices)
+    indices = random.Random(3).sample(range(len(trials.requests)), len(trials.requests))
+    return trials.try_setup(setup, order=indices)
 
 
-LAWS: dict[str, Callable[[Court], Cell]] = {
+LAWS: dict[str, Callable[[Trials], Cell]] = {
     "batches of 2, 4, 9 sequences": batch_size,
     "order of arrival": order,
     "steps between arrivals: 1, 3, 7": arrival,
@@ -317,9 +295,9 @@ LAWS: dict[str, Callable[[Court], Cell]] = {
 
 
 def rows() -> Iterator[tuple[str, list[Cell]]]:
-    courts = [Court(quantization) for quantization in QUANTIZATIONS]
+    all_trials = [Trials(quantization) for quantization in QUANTIZATIONS]
     for name, law in LAWS.items():
-        yield name, [law(court) for court in courts]
+        yield name, [law(trials) for trials in all_trials]
 
 
 def closeness() -> Iterator[str]:
@@ -351,7 +329,7 @@ def say(line: str) -> None:
 
 def main() -> int:
     if sys.argv[1:]:
-        say(Court(sys.argv[1]).ledger.fingerprint)
+        say(Trials(sys.argv[1]).record.fingerprint)
         return 0
     say(f"embedded model, {', '.join(supported_variants())}; each sequence alone is what")
     say("the others are compared with: logits, log-probabilities and tokens, bit for bit\n")

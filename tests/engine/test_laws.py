@@ -13,19 +13,12 @@ from appliance.engine.drafting import MAX_LENGTH
 from appliance.engine.engine import Engine
 from appliance.engine.sequence import FinishReason, SamplingParams, TokenEvent
 from appliance.engine.stream import SequenceStream
+from tests.engine.blocks import check_blocks
+from tests.engine.engine_setup import EngineSetup, Request
 from tests.fakes import FakeClock, FakeConstraint, FakeObserver, FakeRunner
 
 MAX_PROMPT, MAX_NEW, QUEUE_TIMEOUT_S = 24, 12, 10.0
 FAILURES = {FinishReason.CANCELLED, FinishReason.TIMED_OUT, FinishReason.FAILED}
-
-
-@dataclass(frozen=True)
-class Request:
-    prompt_ids: tuple[int, ...]
-    params: SamplingParams
-    is_pooled: bool = False
-    answer: tuple[int, ...] | None = None  # the only one that its grammar allows
-    cache_salt: bytes = b""
 
 
 @dataclass(frozen=True)
@@ -51,23 +44,13 @@ class Steps:
 Action = Request | Cancel | Fail | Wait | Steps
 
 
-@dataclass(frozen=True)
-class House:
-    """The sizes of an engine: none may change an answer. Without spare blocks it preempts."""
-
-    block_size: int
-    num_spare_blocks: int
-    max_batch_tokens: int
-    max_sequences: int
-    speculates: bool = False
+@dataclass(frozen=True, kw_only=True)
+class FakeSetup(EngineSetup):
+    max_context_tokens: int = MAX_PROMPT + MAX_NEW
     memory: int | None = None  # of the model, which repeats itself with a short one
 
-    @property
-    def num_blocks(self) -> int:
-        return -(-(MAX_PROMPT + MAX_NEW) // self.block_size) + self.num_spare_blocks
 
-
-Scene = tuple[House, list[Action]]
+Case = tuple[FakeSetup, list[Action]]
 
 
 def requests(
@@ -107,8 +90,8 @@ def requests(
 request_strategy = requests(
     max_prompt=MAX_PROMPT, min_new=0, stop_token_ids=[frozenset(), frozenset(range(8))]
 )
-house_strategy = st.builds(
-    House,
+setup_strategy = st.builds(
+    FakeSetup,
     block_size=st.integers(1, 8),
     num_spare_blocks=st.integers(0, 12),
     max_batch_tokens=st.integers(1, 24),
@@ -130,8 +113,8 @@ schedule_strategy: st.SearchStrategy[list[Action]] = st.lists(
     max_size=24,
 )
 # Several that come at once, start small and grow for long: a small cache overflows with them.
-cramped_house_strategy = st.builds(
-    House,
+small_setup_strategy = st.builds(
+    FakeSetup,
     block_size=st.integers(1, 4),
     num_spare_blocks=st.integers(0, 2),
     max_batch_tokens=st.integers(12, 32),
@@ -144,17 +127,17 @@ rush_strategy: st.SearchStrategy[list[Request]] = st.lists(
 )
 
 
-def scenes(schedules: st.SearchStrategy[list[Action]]) -> st.SearchStrategy[Scene]:
-    """A house and what happens in it; every other one is too small for what comes."""
+def cases(schedules: st.SearchStrategy[list[Action]]) -> st.SearchStrategy[Case]:
+    """Draw a setup and what happens to it; every other setup is too small for what comes."""
     rushes = st.builds(lambda rush, rest: [*rush, *rest], rush_strategy, schedules)
-    return st.tuples(house_strategy, schedules) | st.tuples(cramped_house_strategy, rushes)
+    return st.tuples(setup_strategy, schedules) | st.tuples(small_setup_strategy, rushes)
 
 
 @dataclass
-class Play:
+class Trial:
     """An engine that is stepped by hand and checked after every step."""
 
-    house: House
+    setup: FakeSetup
     clock: FakeClock = field(default_factory=FakeClock)
     observer: FakeObserver = field(default_factory=FakeObserver)
     requests: list[Request] = field(default_factory=list)
@@ -162,17 +145,17 @@ class Play:
 
     def __post_init__(self) -> None:
         self.runner = FakeRunner(
-            block_size=self.house.block_size,
-            num_blocks=self.house.num_blocks,
-            memory=self.house.memory,
+            block_size=self.setup.block_size,
+            num_blocks=self.setup.num_blocks,
+            memory=self.setup.memory,
         )
         self.engine = Engine(
             self.runner,
-            max_batch_tokens=self.house.max_batch_tokens,
-            max_sequences=self.house.max_sequences,
+            max_batch_tokens=self.setup.max_batch_tokens,
+            max_sequences=self.setup.max_sequences,
             max_queued=100,
             queue_timeout_s=QUEUE_TIMEOUT_S,
-            speculates=self.house.speculates,
+            speculates=self.setup.speculates,
             observer=self.observer,
             clock=self.clock,
         )
@@ -217,25 +200,25 @@ class Play:
         scheduler, allocator = self.engine._scheduler, self.engine._allocator
         running, waiting = scheduler._running.values(), scheduler._waiting.values()
         assert self.runner.faults == []
-        allocator.check(scheduler.sequences)
+        check_blocks(allocator, scheduler.sequences)
         assert all(not s.block_table and not s.num_cached_tokens for s in waiting)
         for sequence in running:
             num_blocks = len(sequence.block_table)
             assert num_blocks * allocator.block_size >= sequence.num_cached_tokens
-            num_drafted = MAX_LENGTH if self.house.speculates else 0
+            num_drafted = MAX_LENGTH if self.setup.speculates else 0
             most = -(-(len(sequence.token_ids) + num_drafted) // allocator.block_size)
             assert num_blocks <= most
         for sequence in running:
             known = allocator._digest_of.keys() & set(sequence.block_table)
             assert {allocator._digest_of[block] for block in known} <= set(sequence.block_digests)
-        assert scheduler.num_running <= self.house.max_sequences
+        assert scheduler.num_running <= self.setup.max_sequences
         ids = [sequence.sequence_id for sequence in scheduler.sequences]
-        assert ids == sorted(ids), "who runs came before who waits, all in order of arrival"
+        assert ids == sorted(ids), "running ones came before waiting ones, all in order of arrival"
 
     def check_batch(
         self, batch: list[tuple[int, int, int]], ids_before: list[int], dropped_ids: set[int]
     ) -> None:
-        assert sum(length for _, _, length in batch) <= self.house.max_batch_tokens
+        assert sum(length for _, _, length in batch) <= self.setup.max_batch_tokens
         computed_ids = [sequence_id for sequence_id, _, _ in batch]
         assert len(computed_ids) == len(set(computed_ids))
         oldest = next(id_ for id_ in ids_before if id_ not in dropped_ids or id_ in computed_ids)
@@ -259,8 +242,8 @@ def is_dropped(event: TokenEvent) -> bool:
 async def answer_alone(
     request: Request, memory: int | None = None, num_spare_blocks: int = 0
 ) -> list[TokenEvent]:
-    play = Play(
-        House(
+    trial = Trial(
+        FakeSetup(
             block_size=4,
             num_spare_blocks=num_spare_blocks,
             max_batch_tokens=64,
@@ -268,9 +251,9 @@ async def answer_alone(
             memory=memory,
         )
     )
-    play.act(request)
-    play.run_dry()
-    return (await play.collect())[0]
+    trial.act(request)
+    trial.run_dry()
+    return (await trial.collect())[0]
 
 
 def content(event: TokenEvent) -> tuple[object, ...]:
@@ -280,109 +263,109 @@ def content(event: TokenEvent) -> tuple[object, ...]:
 
 
 @settings(max_examples=120, deadline=None)
-@given(scene=scenes(arrivals_strategy))
-def test_batching_never_changes_an_answer(scene: Scene) -> None:
+@given(case=cases(arrivals_strategy))
+def test_batching_never_changes_an_answer(case: Case) -> None:
     async def scenario() -> None:
-        house, arrivals = scene
-        play = Play(house)
+        setup, arrivals = case
+        trial = Trial(setup)
         for action in arrivals:
-            play.act(action)
-        play.run_dry()
-        for request, events in zip(play.requests, await play.collect(), strict=True):
-            alone = await answer_alone(request, house.memory)
+            trial.act(action)
+        trial.run_dry()
+        for request, events in zip(trial.requests, await trial.collect(), strict=True):
+            alone = await answer_alone(request, setup.memory)
             assert [content(event) for event in events] == [content(event) for event in alone]
 
     asyncio.run(scenario())
 
 
 @settings(max_examples=150, deadline=None)
-@given(scene=scenes(schedule_strategy))
-def test_every_sequence_ends_in_exactly_one_final_event(scene: Scene) -> None:
+@given(case=cases(schedule_strategy))
+def test_every_sequence_ends_in_exactly_one_final_event(case: Case) -> None:
     async def scenario() -> None:
-        house, schedule = scene
-        play = Play(house)
+        setup, schedule = case
+        trial = Trial(setup)
         for action in schedule:
-            play.act(action)
-        play.run_dry()
-        for request, events in zip(play.requests, await play.collect(), strict=True):
+            trial.act(action)
+        trial.run_dry()
+        for request, events in zip(trial.requests, await trial.collect(), strict=True):
             reasons = [event.finish_reason for event in events if event.finish_reason is not None]
             assert reasons == [events[-1].finish_reason]
             if events[-1].finish_reason in FAILURES:
-                alone = await answer_alone(request, house.memory)
+                alone = await answer_alone(request, setup.memory)
                 kept = [content(event) for event in events[:-1]]
                 assert kept == [content(event) for event in alone][: len(kept)]
-        assert set(play.runner.released) == {stream.sequence_id for stream in play.streams}
-        num_released = len(play.streams) + play.observer.num_preemptions
-        assert len(play.runner.released) == num_released
-        assert play.engine.num_used_blocks == 0
+        assert set(trial.runner.released) == {stream.sequence_id for stream in trial.streams}
+        num_released = len(trial.streams) + trial.observer.num_preemptions
+        assert len(trial.runner.released) == num_released
+        assert trial.engine.num_used_blocks == 0
 
     asyncio.run(scenario())
 
 
 @settings(max_examples=100, deadline=None)
-@given(scene=scenes(schedule_strategy))
-def test_stopping_at_any_moment_ends_every_sequence_once(scene: Scene) -> None:
+@given(case=cases(schedule_strategy))
+def test_stopping_at_any_moment_ends_every_sequence_once(case: Case) -> None:
     async def scenario() -> None:
-        house, schedule = scene
-        play = Play(house)
+        setup, schedule = case
+        trial = Trial(setup)
         for action in schedule:
-            play.act(action)
-        play.engine.stop()
-        play.check()
-        for events in await play.collect():
+            trial.act(action)
+        trial.engine.stop()
+        trial.check()
+        for events in await trial.collect():
             finals = [event for event in events if event.finish_reason is not None]
             assert finals == [events[-1]]
-        assert play.engine.num_used_blocks == 0
+        assert trial.engine.num_used_blocks == 0
 
     asyncio.run(scenario())
 
 
 @settings(max_examples=100, deadline=None)
-@given(scene=scenes(schedule_strategy))
-def test_a_cancelled_sequence_is_gone_after_one_step(scene: Scene) -> None:
+@given(case=cases(schedule_strategy))
+def test_a_cancelled_sequence_is_gone_after_one_step(case: Case) -> None:
     async def scenario() -> None:
-        house, schedule = scene
-        play = Play(house)
+        setup, schedule = case
+        trial = Trial(setup)
         for action in schedule:
-            play.act(action)
-        for stream in play.streams:
+            trial.act(action)
+        for stream in trial.streams:
             stream.cancel()
-        events = play.step()
+        events = trial.step()
         assert {event.finish_reason for event in events} <= {FinishReason.CANCELLED}
-        assert play.engine.num_running == play.engine.num_waiting == 0
-        assert play.engine.num_used_blocks == 0
+        assert trial.engine.num_running == trial.engine.num_waiting == 0
+        assert trial.engine.num_used_blocks == 0
 
     asyncio.run(scenario())
 
 
 @settings(max_examples=100, deadline=None)
-@given(scene=scenes(schedule_strategy))
-def test_every_start_is_reported_once_in_the_order_of_the_starts(scene: Scene) -> None:
+@given(case=cases(schedule_strategy))
+def test_every_start_is_reported_once_in_the_order_of_the_starts(case: Case) -> None:
     async def scenario() -> None:
-        house, schedule = scene
-        play = Play(house)
+        setup, schedule = case
+        trial = Trial(setup)
         for action in schedule:
-            play.act(action)
-        play.run_dry()
-        computed = [sequence_id for batch in play.runner.batches for sequence_id, _, _ in batch]
+            trial.act(action)
+        trial.run_dry()
+        computed = [sequence_id for batch in trial.runner.batches for sequence_id, _, _ in batch]
         started = list(dict.fromkeys(computed))
-        assert play.observer.prompts == [
-            len(play.requests[sequence_id - 1].prompt_ids) for sequence_id in started
+        assert trial.observer.prompts == [
+            len(trial.requests[sequence_id - 1].prompt_ids) for sequence_id in started
         ]
 
     asyncio.run(scenario())
 
 
 @settings(max_examples=100, deadline=None)
-@given(scene=scenes(schedule_strategy))
-def test_every_token_and_every_end_is_reported_once(scene: Scene) -> None:
+@given(case=cases(schedule_strategy))
+def test_every_token_and_every_end_is_reported_once(case: Case) -> None:
     async def scenario() -> None:
-        house, schedule = scene
-        play = Play(house)
+        setup, schedule = case
+        trial = Trial(setup)
         for action in schedule:
-            play.act(action)
-        play.engine.stop()
-        answers, observer = await play.collect(), play.observer
+            trial.act(action)
+        trial.engine.stop()
+        answers, observer = await trial.collect(), trial.observer
         num_tokens = [sum(event.token_id is not None for event in events) for events in answers]
         assert len(observer.first_delays_s) == sum(number > 0 for number in num_tokens)
         assert len(observer.first_delays_s) + len(observer.intervals_s) == sum(num_tokens)
@@ -391,17 +374,19 @@ def test_every_token_and_every_end_is_reported_once(scene: Scene) -> None:
     asyncio.run(scenario())
 
 
-def test_a_cramped_house_preempts_and_changes_no_answer() -> None:
+def test_an_engine_with_few_blocks_preempts_and_changes_no_answer() -> None:
     """What makes sure that the laws above have seen preemptions."""
 
     async def scenario() -> None:
-        play = Play(House(block_size=2, num_spare_blocks=0, max_batch_tokens=32, max_sequences=8))
+        trial = Trial(
+            FakeSetup(block_size=2, num_spare_blocks=0, max_batch_tokens=32, max_sequences=8)
+        )
         for seed in range(8):
             params = SamplingParams(max_new_tokens=MAX_NEW, seed=seed, num_prompt_logprobs=1)
-            play.act(Request(tuple(range(seed + 1)), params))
-        play.run_dry()
-        assert play.observer.num_preemptions > 3
-        for request, events in zip(play.requests, await play.collect(), strict=True):
+            trial.act(Request(tuple(range(seed + 1)), params))
+        trial.run_dry()
+        assert trial.observer.num_preemptions > 3
+        for request, events in zip(trial.requests, await trial.collect(), strict=True):
             alone = await answer_alone(request)
             assert [content(event) for event in events] == [content(event) for event in alone]
 
@@ -412,15 +397,17 @@ def test_prompts_that_begin_alike_are_computed_once_and_answered_alike() -> None
     """What makes sure that the laws above have seen the cache at work."""
 
     async def scenario() -> None:
-        play = Play(House(block_size=4, num_spare_blocks=40, max_batch_tokens=32, max_sequences=4))
+        trial = Trial(
+            FakeSetup(block_size=4, num_spare_blocks=40, max_batch_tokens=32, max_sequences=4)
+        )
         params = SamplingParams(max_new_tokens=3, seed=1)
         for tail in range(6):
-            play.act(Request((*range(20), 40 + tail), params))
-        play.act(Request((*range(20), 40), params, cache_salt=b"another key"))
-        play.run_dry()
-        assert play.observer.num_reused_tokens == 5 * 20
-        answers = await play.collect()
-        for request, events in zip(play.requests, answers, strict=True):
+            trial.act(Request((*range(20), 40 + tail), params))
+        trial.act(Request((*range(20), 40), params, cache_salt=b"another key"))
+        trial.run_dry()
+        assert trial.observer.num_reused_tokens == 5 * 20
+        answers = await trial.collect()
+        for request, events in zip(trial.requests, answers, strict=True):
             alone = await answer_alone(request)
             assert [content(event) for event in events] == [content(event) for event in alone]
         assert [events[0].num_reused_tokens for events in answers] == [0, 20, 20, 20, 20, 20, 0]
@@ -430,17 +417,17 @@ def test_prompts_that_begin_alike_are_computed_once_and_answered_alike() -> None
 
 def test_guesses_after_a_prompt_do_not_count_against_what_was_found_of_it() -> None:
     async def scenario() -> None:
-        house = House(
+        setup = FakeSetup(
             block_size=4, num_spare_blocks=40, max_batch_tokens=32, max_sequences=4, speculates=True
         )
-        play = Play(house)
+        trial = Trial(setup)
         request = Request((*[1, 2, 3, 4] * 5, 1), SamplingParams(max_new_tokens=8, seed=1))
-        play.act(request)
-        play.run_dry()
-        play.act(request)
-        play.run_dry()
-        assert play.observer.num_drafted > 0
-        answers = await play.collect()
+        trial.act(request)
+        trial.run_dry()
+        trial.act(request)
+        trial.run_dry()
+        assert trial.observer.num_drafted > 0
+        answers = await trial.collect()
         assert [events[0].num_reused_tokens for events in answers] == [0, 20]
 
     asyncio.run(scenario())
@@ -448,15 +435,17 @@ def test_guesses_after_a_prompt_do_not_count_against_what_was_found_of_it() -> N
 
 def test_a_failed_pass_leaves_nothing_to_be_found() -> None:
     async def scenario() -> None:
-        play = Play(House(block_size=4, num_spare_blocks=9, max_batch_tokens=64, max_sequences=4))
+        trial = Trial(
+            FakeSetup(block_size=4, num_spare_blocks=9, max_batch_tokens=64, max_sequences=4)
+        )
         request = Request(tuple(range(20)), SamplingParams(max_new_tokens=1, seed=1))
-        play.act(Fail())
-        play.act(request)
-        play.act(request)
-        play.step()
-        play.act(request)
-        play.run_dry()
-        answers = await play.collect()
+        trial.act(Fail())
+        trial.act(request)
+        trial.act(request)
+        trial.step()
+        trial.act(request)
+        trial.run_dry()
+        answers = await trial.collect()
         assert [events[-1].finish_reason for events in answers[:2]] == [FinishReason.FAILED] * 2
         assert answers[2][0].num_reused_tokens == 0
 
@@ -467,8 +456,8 @@ def test_guesses_are_made_and_change_no_answer() -> None:
     """What makes sure that the laws above have seen guesses, right ones and wrong ones."""
 
     async def scenario() -> None:
-        play = Play(
-            House(
+        trial = Trial(
+            FakeSetup(
                 block_size=4,
                 num_spare_blocks=40,
                 max_batch_tokens=32,
@@ -485,10 +474,10 @@ def test_guesses_are_made_and_change_no_answer() -> None:
                 frequency_penalty=seed % 3 * 0.1,
                 num_logprobs=2,
             )
-            play.act(Request((*range(6), *range(6)), params))
-        play.run_dry()
-        assert 10 < play.observer.num_accepted < play.observer.num_drafted - 5
-        for request, events in zip(play.requests, await play.collect(), strict=True):
+            trial.act(Request((*range(6), *range(6)), params))
+        trial.run_dry()
+        assert 10 < trial.observer.num_accepted < trial.observer.num_drafted - 5
+        for request, events in zip(trial.requests, await trial.collect(), strict=True):
             alone = await answer_alone(request, memory=1, num_spare_blocks=40)
             assert [content(event) for event in events] == [content(event) for event in alone]
 

@@ -15,13 +15,13 @@ from hypothesis import strategies as st
 
 from appliance.engine.sequence import SamplingParams
 from tests.engine import law_harness
+from tests.engine.engine_setup import Request
 from tests.engine.law_harness import (
     MAX_NEW,
     MAX_PROMPT,
-    House,
-    Request,
-    house_strategy,
+    Setup,
     request_strategy,
+    setup_strategy,
     write_models,
 )
 from tests.engine.native_harness import (
@@ -60,20 +60,20 @@ def best_variant() -> Iterator[str]:
 async def answer_all(
     path: Path,
     quantization: str,
-    house: House,
+    setup: Setup,
     requests: list[Request],
     observer: FakeObserver | None = None,
 ) -> list[list[tuple[object, ...]]]:
-    def make_runner(house: House) -> Runner:
+    def make_runner(setup: Setup) -> Runner:
         return native_runner(
             path,
             quantization=quantization,
-            num_threads=house.num_threads,
-            block_size=house.block_size,
-            num_blocks=house.num_blocks,
+            num_threads=setup.num_threads,
+            block_size=setup.block_size,
+            num_blocks=setup.num_blocks,
         )
 
-    return await law_harness.answer_all(make_runner, house, requests, observer)
+    return await law_harness.answer_all(make_runner, setup, requests, observer)
 
 
 @pytest.mark.parametrize("quantization", QUANTIZATIONS)
@@ -83,23 +83,23 @@ async def answer_all(
     deadline=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture],
 )
-@given(house=house_strategy, requests=st.lists(request_strategy, min_size=1, max_size=8))
+@given(setup=setup_strategy, requests=st.lists(request_strategy, min_size=1, max_size=8))
 def test_no_schedule_changes_an_answer(
     name: str,
     quantization: str,
     models: dict[str, Path],
-    house: House,
+    setup: Setup,
     requests: list[Request],
 ) -> None:
     """Batch size, order, arrival, chunk size, threads, block placement, prefix hits, guesses."""
 
     async def scenario() -> None:
-        together = await answer_all(models[name], quantization, house, requests)
+        together = await answer_all(models[name], quantization, setup, requests)
         for request, answer in zip(requests, together, strict=True):
-            (alone,) = await answer_all(models[name], quantization, House(), [request])
+            (alone,) = await answer_all(models[name], quantization, Setup(), [request])
             assert answer == alone
         backwards = await answer_all(
-            models[name], quantization, replace(house, max_sequences=5), requests[::-1]
+            models[name], quantization, replace(setup, max_sequences=5), requests[::-1]
         )
         assert backwards[::-1] == together
 
@@ -125,11 +125,11 @@ def test_what_lost_its_blocks_and_was_computed_again_keeps_its_bits(
 
     async def scenario() -> None:
         observer = FakeObserver()
-        house = House(max_batch_tokens=max_batch_tokens, max_sequences=6, num_threads=2)
-        together = await answer_all(models[name], quantization, house, requests, observer)
+        setup = Setup(max_batch_tokens=max_batch_tokens, max_sequences=6, num_threads=2)
+        together = await answer_all(models[name], quantization, setup, requests, observer)
         assert observer.num_preemptions >= 3
         for request, answer in zip(requests, together, strict=True):
-            (alone,) = await answer_all(models[name], quantization, House(), [request])
+            (alone,) = await answer_all(models[name], quantization, Setup(), [request])
             assert answer == alone
         assert len({tuple(answer) for answer in together[:3]}) == 3, "each choice has its seed"
 
@@ -152,19 +152,19 @@ def test_a_prefix_found_in_the_cache_changes_no_bit(
 
     async def scenario() -> None:
         observer = FakeObserver()
-        house = House(
+        setup = Setup(
             max_batch_tokens=max_batch_tokens,
             max_sequences=3,
             num_threads=2,
             num_spare_blocks=30,
             shares_prefixes=True,
         )
-        found = await answer_all(models[name], quantization, house, requests, observer)
+        found = await answer_all(models[name], quantization, setup, requests, observer)
         assert observer.num_reused_tokens >= 64 + 32 + 48 + 16
         assert found == [
             answer
             for request in requests
-            for answer in await answer_all(models[name], quantization, House(), [request])
+            for answer in await answer_all(models[name], quantization, Setup(), [request])
         ]
 
     asyncio.run(scenario())
@@ -195,15 +195,15 @@ def test_guessing_tokens_changes_no_bit(temperature: float, quantization: str) -
 
     async def scenario() -> None:
         observer = FakeObserver()
-        house = House(max_sequences=2, num_threads=2, num_spare_blocks=30, speculates=True)
-        guessed = await answer_all(path, quantization, house, requests, observer)
+        setup = Setup(max_sequences=2, num_threads=2, num_spare_blocks=30, speculates=True)
+        guessed = await answer_all(path, quantization, setup, requests, observer)
         assert 0 < observer.num_accepted <= observer.num_drafted
         assert temperature == 0.0 or observer.num_accepted < observer.num_drafted
         assert guessed == [
             answer
             for request in requests
             for answer in await answer_all(
-                path, quantization, House(num_spare_blocks=30), [request]
+                path, quantization, Setup(num_spare_blocks=30), [request]
             )
         ]
 
@@ -223,10 +223,10 @@ def test_the_embedded_model_answers_alike_in_every_house(quantization: str) -> N
         alone = [
             answer
             for request in requests
-            for answer in await answer_all(path, quantization, House(), [request])
+            for answer in await answer_all(path, quantization, Setup(), [request])
         ]
         for max_batch_tokens, num_threads in itertools.product((7, 16, 512), (1, 2)):
-            house = House(
+            setup = Setup(
                 max_batch_tokens=max_batch_tokens,
                 num_threads=num_threads,
                 max_sequences=5,
@@ -235,7 +235,7 @@ def test_the_embedded_model_answers_alike_in_every_house(quantization: str) -> N
                 shares_prefixes=True,
                 speculates=True,
             )
-            assert await answer_all(path, quantization, house, requests) == alone
+            assert await answer_all(path, quantization, setup, requests) == alone
 
     asyncio.run(scenario())
 

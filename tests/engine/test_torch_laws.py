@@ -12,13 +12,13 @@ from hypothesis import strategies as st
 
 from appliance.engine.sequence import SamplingParams
 from appliance.engine.torch.fixed_attention import FixedShape
+from tests.engine.engine_setup import Request
 from tests.engine.law_harness import (
-    House,
-    Request,
+    Setup,
     answer_all,
-    house_strategy,
     lawful,
     request_strategy,
+    setup_strategy,
     write_models,
 )
 from tests.engine.runner_harness import random_tokens, torch_runner
@@ -44,13 +44,13 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     return write_models(tmp_path_factory.mktemp("models"))
 
 
-def make_runner(path: Path, shape: FixedShape, dtype: str, house: House) -> Runner:
+def make_runner(path: Path, shape: FixedShape, dtype: str, setup: Setup) -> Runner:
     return lawful(
         torch_runner(
             path,
             dtype=dtype,
-            block_size=house.block_size,
-            num_blocks=house.num_blocks,
+            block_size=setup.block_size,
+            num_blocks=setup.num_blocks,
             fixed_shape=shape,
         )
     )
@@ -63,19 +63,19 @@ def make_runner(path: Path, shape: FixedShape, dtype: str, house: House) -> Runn
     deadline=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture],
 )
-@given(house=house_strategy, requests=st.lists(request_strategy, min_size=1, max_size=6))
+@given(setup=setup_strategy, requests=st.lists(request_strategy, min_size=1, max_size=6))
 def test_no_schedule_changes_an_answer(
-    name: str, dtype: str, models: dict[str, Path], house: House, requests: list[Request]
+    name: str, dtype: str, models: dict[str, Path], setup: Setup, requests: list[Request]
 ) -> None:
     """Batch size, order, arrival, chunk size, block placement, prefix hits, guesses."""
 
     async def scenario() -> None:
         make = partial(make_runner, models[name], SHAPES[name], dtype)
-        used = make(House())
-        together = await answer_all(make, house, requests)
+        used = make(Setup())
+        together = await answer_all(make, setup, requests)
         for request, answer in zip(requests, together, strict=True):
             # One runner for them all: what earlier answers left in its cache is of no account.
-            (alone,) = await answer_all(lambda _: used, House(), [request])
+            (alone,) = await answer_all(lambda _: used, Setup(), [request])
             assert answer == alone
 
     asyncio.run(scenario())
@@ -106,11 +106,11 @@ def test_preemption_prefix_hits_and_guesses_change_no_bit(
     async def scenario() -> None:
         observer = FakeObserver()
         make = partial(make_runner, models["plain"], SHAPES["plain"], dtype)
-        house = House(max_sequences=4, num_spare_blocks=6, shares_prefixes=True, speculates=True)
-        together = await answer_all(make, house, requests, observer)
+        setup = Setup(max_sequences=4, num_spare_blocks=6, shares_prefixes=True, speculates=True)
+        together = await answer_all(make, setup, requests, observer)
         assert min(observer.num_preemptions, observer.num_reused_tokens) > 0
         assert 0 < observer.num_accepted < observer.num_drafted
-        alone = House(num_spare_blocks=6)
+        alone = Setup(num_spare_blocks=6)
         for request, answer in zip(requests, together, strict=True):
             assert [answer] == await answer_all(make, alone, [request])
 

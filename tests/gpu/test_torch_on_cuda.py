@@ -18,12 +18,12 @@ pytest.importorskip("torch", reason="torch is not installed")
 from appliance.engine.sequence import Batch, Chunk, LogitRows
 from appliance.engine.torch.fixed_attention import FixedShape
 from appliance.engine.torch.runner import TorchRunner
+from tests.engine.engine_setup import Request
 from tests.engine.law_harness import (
-    House,
-    Request,
+    Setup,
     answer_all,
-    house_strategy,
     request_strategy,
+    setup_strategy,
     write_models,
 )
 from tests.engine.runner_harness import (
@@ -70,30 +70,30 @@ def test_the_law_is_seen_to_hold_within_seconds(device: str) -> None:
     deadline=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture],
 )
-@given(house=house_strategy, requests=st.lists(request_strategy, min_size=1, max_size=8))
+@given(setup=setup_strategy, requests=st.lists(request_strategy, min_size=1, max_size=8))
 def test_no_schedule_changes_an_answer(
     name: str,
     dtype: str,
     device: str,
     models: dict[str, Path],
-    house: House,
+    setup: Setup,
     requests: list[Request],
 ) -> None:
-    def make_runner(house: House) -> TorchRunner:
+    def make_runner(setup: Setup) -> TorchRunner:
         return torch_runner(
             models[name],
             device=device,
             dtype=dtype,
-            block_size=house.block_size,
-            num_blocks=house.num_blocks,
+            block_size=setup.block_size,
+            num_blocks=setup.num_blocks,
             fixed_shape=FixedShape(),
         )
 
     async def scenario() -> None:
-        together = await answer_all(make_runner, house, requests)
-        used = make_runner(House())
+        together = await answer_all(make_runner, setup, requests)
+        used = make_runner(Setup())
         for request, answer in zip(requests, together, strict=True):
-            assert [answer] == await answer_all(lambda _: used, House(), [request])
+            assert [answer] == await answer_all(lambda _: used, Setup(), [request])
 
     asyncio.run(scenario())
 

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from array import array
-from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from hashlib import blake2b
 
 from appliance.engine.sequence import Sequence
@@ -108,31 +107,11 @@ class BlockAllocator:
         self._blank_blocks.extend(self._resting_blocks)
         self._resting_blocks.clear()
 
-    def num_known_tokens(self, sequence: Sequence) -> int:
-        """How many tokens a sequence without blocks would find computed."""
-        return sum(self.block_size for _ in self._known_blocks(sequence, 0))
-
     def free(self, sequence: Sequence) -> None:
         """Take the blocks back; a sequence that holds none, queued say, is fine."""
         for block in reversed(sequence.block_table):
             self._release(block)
         sequence.block_table = []
-
-    def check(self, sequences: Iterable[Sequence]) -> None:
-        """Raise unless every block is free, or held just as often as it is counted."""
-        held = Counter(block for sequence in sequences for block in sequence.block_table)
-        free = [*self._blank_blocks, *self._resting_blocks]
-        if sorted([*held, *free]) != list(range(self.num_blocks)):
-            raise AssertionError(f"blocks lost: {sorted(held)} held, {sorted(free)} free")
-        if any(held[block] != count for block, count in enumerate(self._num_holders)):
-            raise AssertionError(f"blocks miscounted: {held} held, {self._num_holders} counted")
-        known = {block: digest for digest, block in self._block_of.items()}
-        if known != self._digest_of or not known.keys() >= self._resting_blocks.keys():
-            raise AssertionError("a known block lost its digest")
-        if any(block in known for block in self._blank_blocks):
-            raise AssertionError("a blank block is known")
-        if any(count > 1 and block not in known for block, count in held.items()):
-            raise AssertionError("a block is shared and unknown")
 
     def _known_blocks(self, sequence: Sequence, first: int) -> Iterator[int]:
         """The known blocks that go on where a sequence's first `first` blocks end."""

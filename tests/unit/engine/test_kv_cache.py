@@ -6,6 +6,7 @@ import pytest
 
 from appliance.engine.kv_cache import BlockAllocator
 from appliance.engine.sequence import SamplingParams, Sequence
+from tests.engine.blocks import check_blocks, num_known_tokens
 
 
 def make_sequence(num_prompt: int, max_new_tokens: int = 0) -> Sequence:
@@ -43,7 +44,7 @@ def test_freeing_gives_every_block_back() -> None:
     allocator.free(sequence)
     assert sequence.block_table == []
     assert allocator.num_free_blocks == 8
-    allocator.check([])
+    check_blocks(allocator, [])
 
 
 def test_freeing_twice_gives_nothing_back_twice() -> None:
@@ -52,7 +53,7 @@ def test_freeing_twice_gives_nothing_back_twice() -> None:
     allocator.allocate(sequence)
     allocator.free(sequence)
     allocator.free(sequence)
-    allocator.check([])
+    check_blocks(allocator, [])
 
 
 def test_a_sequence_that_lacks_more_than_is_free_gets_nothing() -> None:
@@ -74,11 +75,11 @@ def test_the_check_finds_a_lost_and_a_shared_block() -> None:
     allocator = BlockAllocator(num_blocks=4, block_size=4)
     sequence = make_sequence(8)
     allocator.allocate(sequence)
-    allocator.check([sequence])
+    check_blocks(allocator, [sequence])
     with pytest.raises(AssertionError, match="lost"):
-        allocator.check([])
+        check_blocks(allocator, [])
     with pytest.raises(AssertionError, match="miscounted"):
-        allocator.check([sequence, sequence])
+        check_blocks(allocator, [sequence, sequence])
 
 
 def sharing_allocator(num_blocks: int = 8) -> BlockAllocator:
@@ -100,7 +101,7 @@ def test_full_blocks_are_shared_and_the_last_token_is_always_computed() -> None:
     assert second.block_table[0] == first.block_table[0]
     assert second.block_table[1] != first.block_table[1]
     assert allocator.num_used_blocks == 3
-    allocator.check([first, second])
+    check_blocks(allocator, [first, second])
 
 
 def test_nothing_is_shared_under_another_salt_or_without_the_setting() -> None:
@@ -112,7 +113,7 @@ def test_nothing_is_shared_under_another_salt_or_without_the_setting() -> None:
         compute(allocator, first)
         allocator.allocate(second)
         assert second.num_cached_tokens == 0
-        allocator.check([first, second])
+        check_blocks(allocator, [first, second])
 
 
 def test_a_block_after_another_beginning_is_not_the_same_block() -> None:
@@ -137,11 +138,11 @@ def test_what_was_let_go_longest_ago_is_forgotten_first_its_end_before_its_begin
     other, again = make_sequence(16), make_sequence(5)
     other.token_ids[0], again.token_ids[0] = 77, 99
     allocator.allocate(other)  # three that are blank, and one that was known
-    assert allocator.num_known_tokens(make_sequence(13)) == 8
+    assert num_known_tokens(allocator, make_sequence(13)) == 8
     allocator.allocate(again)
     assert again.num_cached_tokens == 4
-    assert allocator.num_known_tokens(make_sequence(13)) == 4
-    allocator.check([other, again])
+    assert num_known_tokens(allocator, make_sequence(13)) == 4
+    check_blocks(allocator, [other, again])
 
 
 def test_known_blocks_take_the_place_of_those_not_computed_yet() -> None:
@@ -154,7 +155,7 @@ def test_known_blocks_take_the_place_of_those_not_computed_yet() -> None:
     allocator.adopt(second)
     assert second.num_cached_tokens == 8
     assert allocator.num_used_blocks == 4
-    allocator.check([first, second])
+    check_blocks(allocator, [first, second])
 
 
 def test_what_is_retracted_or_forgotten_is_not_found() -> None:
@@ -163,12 +164,12 @@ def test_what_is_retracted_or_forgotten_is_not_found() -> None:
     allocator.allocate(sequence)
     compute(allocator, sequence)
     allocator.retract(sequence, 4)
-    assert allocator.num_known_tokens(sequence) == 4
+    assert num_known_tokens(allocator, sequence) == 4
     allocator.free(sequence)
-    allocator.check([])
+    check_blocks(allocator, [])
     allocator.forget_all()
-    assert allocator.num_known_tokens(sequence) == 0
-    allocator.check([])
+    assert num_known_tokens(allocator, sequence) == 0
+    check_blocks(allocator, [])
 
 
 def test_a_prompt_whose_every_token_is_read_shares_nothing() -> None:
@@ -201,8 +202,8 @@ def test_an_embedding_s_blocks_are_known_to_nobody_and_taken_before_those_that_a
         assert allocator.allocate(sequence)
         compute(allocator, sequence)
         allocator.free(sequence)
-    assert allocator.num_known_tokens(said) == 8
-    allocator.check([])
+    assert num_known_tokens(allocator, said) == 8
+    check_blocks(allocator, [])
 
 
 def test_an_allocator_without_blocks_is_refused() -> None:

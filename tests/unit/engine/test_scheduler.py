@@ -14,6 +14,7 @@ from appliance.engine.kv_cache import BlockAllocator
 from appliance.engine.scheduler import Scheduler, rows_needed
 from appliance.engine.sequence import Batch, FinishReason, LogitRows, SamplingParams, Sequence
 from appliance.errors import ContextLengthExceeded, Overloaded
+from tests.engine.blocks import check_blocks
 from tests.fakes import FakeClock, FakeConstraint
 
 
@@ -353,7 +354,7 @@ def test_when_no_block_is_free_the_youngest_makes_room() -> None:
     assert spans(batch) == [(1, 8, 1)]
     assert (len(first.block_table), second.block_table) == (3, [])
     assert (second.num_cached_tokens, second.num_new_tokens) == (0, 6)
-    scheduler.allocator.check([first])
+    check_blocks(scheduler.allocator, [first])
 
 
 def test_a_youngest_sequence_that_outgrows_its_blocks_makes_room_itself() -> None:
@@ -424,7 +425,7 @@ def test_a_preempted_sequence_can_be_cancelled() -> None:
     scheduler, (first, _) = make_crowd(2, num_blocks=4)
     advance_to_preemption(scheduler)
     assert scheduler.cancel(2)
-    scheduler.allocator.check([first])
+    check_blocks(scheduler.allocator, [first])
     assert (scheduler.num_running, scheduler.num_waiting) == (1, 0)
 
 

@@ -1,4 +1,4 @@
-"""Takes down every logit a runner gives, by the tokens before it, and finds those that differ."""
+"""Records every logit a runner returns by the tokens before it, and counts those that differ."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Tally:
+class Comparison:
     """What was compared with what had been computed after the same tokens before."""
 
     num_values: int
@@ -25,7 +25,7 @@ class Tally:
 
 
 @dataclass
-class Ledger:
+class LogitRecord:
     """Logits by the tokens before them: the law says that this is a function."""
 
     rows: dict[bytes, bytes] = field(default_factory=dict)  # prefix to logits, as digests
@@ -42,11 +42,11 @@ class Ledger:
             self.num_rows += 1
             self.num_different_rows += known != found
 
-    def take_tally(self) -> Tally:
-        """What was compared since it was asked last."""
-        tally = Tally(self.num_values, self.num_rows, self.num_different_rows)
+    def take_comparison(self) -> Comparison:
+        """Return the counts since the last call, and begin new ones."""
+        comparison = Comparison(self.num_values, self.num_rows, self.num_different_rows)
         self.num_values = self.num_rows = self.num_different_rows = 0
-        return tally
+        return comparison
 
     @property
     def fingerprint(self) -> str:
@@ -54,11 +54,11 @@ class Ledger:
 
 
 class RecordingRunner:
-    """A runner whose every row of logits is taken down."""
+    """A runner that records each of its rows of logits."""
 
-    def __init__(self, runner: Runner, ledger: Ledger) -> None:
+    def __init__(self, runner: Runner, record: LogitRecord) -> None:
         self._runner = runner
-        self._ledger = ledger
+        self._logit_record = record
 
     @property
     def info(self) -> RunnerInfo:
@@ -80,7 +80,7 @@ class RecordingRunner:
     def _record(self, chunk: Chunk, logits: FloatArray) -> None:
         known = [*chunk.sequence.token_ids[: chunk.start], *chunk.token_ids]
         for end, row in enumerate(logits, len(known) - len(logits) + 1):
-            self._ledger.add(known[:end], row)
+            self._logit_record.add(known[:end], row)
 
 
 def digest(*parts: bytes) -> bytes:
