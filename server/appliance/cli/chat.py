@@ -1,4 +1,4 @@
-"""`appliance chat`: a conversation in the terminal, with any OpenAI-compatible server."""
+"""`appliance chat`: holds a conversation in the terminal with any OpenAI-compatible server."""
 
 from __future__ import annotations
 
@@ -37,13 +37,16 @@ def add_parser(commands: Commands) -> None:
         commands,
         "chat",
         summary="talk to a model in the terminal",
-        description="Talk to a model in the terminal; it remembers the conversation.\n"
-        "Ctrl-C stops an answer, Ctrl-D leaves, /help lists the commands.",
+        description="Hold a conversation with a model in the terminal.\n"
+        "Ctrl-C stops an answer, Ctrl-D exits, /help lists the commands.",
         examples=examples(
-            ("appliance chat", "the server on this machine"),
-            ("appliance chat --system 'Answer in one sentence.'", "with a system prompt"),
-            ("appliance chat --url https://llm.example/v1 --model llama", "another server"),
-            ("appliance chat < questions.txt", "a question a line, answers on standard output"),
+            ("appliance chat", "talk to the server on this machine"),
+            ("appliance chat --system 'Answer in one sentence.'", "set a system prompt"),
+            ("appliance chat --url https://llm.example/v1 --model llama", "talk to another server"),
+            (
+                "appliance chat < questions.txt",
+                "one question a line; answers go to standard output",
+            ),
         ),
     )
     add_client_flags(parser, FLAGS)

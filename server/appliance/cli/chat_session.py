@@ -1,4 +1,4 @@
-"""A conversation: reads a line, answers a command or streams the model's answer."""
+"""Runs a conversation: reads a line, then runs a command or streams the model's answer."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ HELP = """\
   /reset          forget the conversation
   /system TEXT    set the system prompt; without TEXT, remove it
   /save FILE      write the conversation to FILE as JSON
-  /exit           leave, as Ctrl-D does
+  /exit           exit, as Ctrl-D does
   Ctrl-C          stop the current answer"""
 
 
 class ChatSession:
-    """Keeps the messages; sends them all with every question, as the API wants it."""
+    """Keeps the messages and sends all of them with every question, as the API requires."""
 
     def __init__(
         self,
@@ -53,7 +53,7 @@ class ChatSession:
         }
 
     def run(self, read_line: Callable[[str], str]) -> int:
-        """Until the input ends or /exit. `read_line` shows a prompt and returns what was typed."""
+        """Answer lines until the input ends or says /exit. `read_line` takes the prompt to show."""
         self._say(f"{self._options['model']} at {self._client.url}; /help lists the commands")
         while True:
             try:
@@ -79,7 +79,7 @@ class ChatSession:
             self._say(f"{name} is not a command; /help lists them.")
 
     def _ask(self, question: str) -> None:
-        """A refused question is forgotten; a stopped answer is kept as far as it came."""
+        """Ask; forget a question that fails, and keep what came of an answer that was stopped."""
         self._messages.append({"role": "user", "content": question})
         try:
             answer = self._stream()
@@ -137,7 +137,7 @@ class ChatSession:
 
 
 class Meter:
-    """Counts tokens and how fast they came, the wait for the first one left out."""
+    """Counts tokens and their rate, without the wait for the first one."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock

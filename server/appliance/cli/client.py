@@ -1,4 +1,4 @@
-"""Asks a server with an OpenAI-compatible API and reads its answer as it streams."""
+"""Sends requests to an OpenAI-compatible server and reads its answers as they stream."""
 
 from __future__ import annotations
 
@@ -19,18 +19,18 @@ if TYPE_CHECKING:
 
 Json = Mapping[str, object]
 
-# Longer than a server queues and computes a first token; a stream that is silent this long is dead.
+# A server queues and computes a first token in less; a stream that is silent this long is dead.
 SILENCE_TIMEOUT_S = 300.0
 MAX_ERROR_BYTES = 64 * 1024
 
 
 class ServerError(ApplianceError):
-    """The server could not be reached, refused, or broke off; the message is for the terminal."""
+    """The server is unreachable, refused or broke off; the message is for the terminal."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Piece:
-    """One streamed event: some text, and on the last ones how it ended and what it counted."""
+    """One streamed event: text, and on the last ones the finish reason and the token count."""
 
     text: str = ""
     finish_reason: str | None = None
@@ -38,7 +38,7 @@ class Piece:
 
 
 class Client:
-    """One server. Closing a stream closes its connection, which cancels it on the server."""
+    """Talks to one server. Closing a stream closes its connection, which cancels the answer."""
 
     def __init__(self, url: str, *, api_key: str | None = None) -> None:
         self.url = url if "://" in url else f"http://{url}"
@@ -60,7 +60,7 @@ class Client:
             self._headers["Authorization"] = f"Bearer {api_key}"
 
     def first_model(self) -> str:
-        """The name of the first model the server offers."""
+        """Return the name of the first model that the server offers."""
         with self._open("GET", "/models", None) as response:
             models = _items(_parse(response.read()), "data")
         if not models:
@@ -68,7 +68,7 @@ class Client:
         return str(models[0].get("id"))
 
     def stream(self, path: str, body: Json) -> Generator[Piece, None, None]:
-        """The answer to POST `path` piece by piece; raises ServerError unless it ends properly."""
+        """Yield the answer to POST `path` by pieces; raise ServerError unless it ends properly."""
         payload = {**body, "stream": True, "stream_options": {"include_usage": True}}
         is_finished = False
         with self._open("POST", path, json.dumps(payload).encode()) as response:
@@ -107,13 +107,13 @@ class Client:
 
 
 def versioned(path: str) -> str:
-    """The path of the API: as given when it ends in a version such as /v1, else below /v1."""
+    """Return the API's path: as given if it ends in a version such as /v1, else with /v1 added."""
     path = path.rstrip("/")
     return path if re.search(r"/v\d+\w*$", path) else f"{path}/v1"
 
 
 def events(lines: Iterator[bytes] | http.client.HTTPResponse) -> Iterator[str]:
-    """The data of each server-sent event; comments and other fields are passed over."""
+    """Yield the data of each server-sent event; skip comments and other fields."""
     data: list[str] = []
     for raw in lines:
         line = raw.decode("utf-8", "replace").rstrip("\r\n")
@@ -125,7 +125,7 @@ def events(lines: Iterator[bytes] | http.client.HTTPResponse) -> Iterator[str]:
 
 
 def piece_of(event: Json) -> Piece:
-    """Reads a chunk of a chat completion, or of a text completion, or an error sent midway."""
+    """Read a chunk of a chat or text completion; raise an error that was sent midway."""
     if "error" in event:
         raise ServerError(message_of(event) or "The server failed midway.")
     choice: Json = next(iter(_items(event, "choices")), {})
@@ -142,7 +142,7 @@ def piece_of(event: Json) -> Piece:
 
 
 def refusal(status: int, body: bytes) -> ServerError:
-    """The server's own message where it sent one."""
+    """Return an error with the server's own message if it sent one."""
     try:
         message = message_of(_parse(body))
     except ServerError:

@@ -1,4 +1,4 @@
-"""The flags of the commands that talk to a server, each with its environment twin."""
+"""Defines the flags of the commands that talk to a server, each with its variable."""
 
 from __future__ import annotations
 
@@ -11,20 +11,20 @@ if TYPE_CHECKING:
     import argparse
     from collections.abc import Iterable, Mapping
 
-# Not settings: `appliance serve` leaves these variables to the commands that talk to a server.
+# Not settings: `appliance serve` ignores these variables.
 CLIENT_PREFIX = "APPLIANCE_CLIENT_"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ClientFlag:
-    """A flag of the commands that talk to a server; `APPLIANCE_CLIENT_<NAME>` is its twin."""
+    """A flag of the commands that talk to a server, with the variable `APPLIANCE_CLIENT_<NAME>`."""
 
     name: str
     metavar: str
     help: str
     kind: Literal["text", "a number", "a whole number"] = "text"
     default: str | None = None
-    familiar: str | None = None  # a variable that users know; ours wins when both are set
+    familiar: str | None = None  # a variable that other clients read; ours wins if both are set
 
     @property
     def flag(self) -> str:
@@ -35,50 +35,55 @@ class ClientFlag:
         return CLIENT_PREFIX + self.name.upper()
 
 
-# What both client commands take.
+# Of both client commands.
 SERVER_FLAGS = (
     ClientFlag(
         name="url",
         metavar="URL",
-        help="server to talk to; any with an OpenAI-compatible API",
+        help="the server's address; any server with an OpenAI-compatible API",
         default="http://127.0.0.1:8000",
         familiar="OPENAI_BASE_URL",
     ),
     ClientFlag(
         name="api_key",
         metavar="KEY",
-        help="sent as a bearer token, for servers that want one",
+        help="sent as a bearer token, for servers that require one",
         familiar="OPENAI_API_KEY",
     ),
-    ClientFlag(name="model", metavar="NAME", help="model to ask; default: the server's first"),
+    ClientFlag(name="model", metavar="NAME", help="name of the model; default: the server's first"),
 )
 SAMPLING_FLAGS = (
     ClientFlag(
         name="temperature",
         metavar="T",
-        help="0 always takes the likeliest token; higher is more varied",
+        help="randomness; 0 always takes the likeliest token",
         kind="a number",
         default="0.7",
     ),
-    ClientFlag(name="top_p", metavar="P", help="share of likely tokens kept", kind="a number"),
+    ClientFlag(
+        name="top_p",
+        metavar="P",
+        help="choose among the likeliest tokens whose probabilities sum to P",
+        kind="a number",
+    ),
     ClientFlag(
         name="seed",
         metavar="N",
-        help="the same seed repeats the same answer",
+        help="seed of the random choices; the same seed gives the same answer",
         kind="a whole number",
     ),
 )
-SYSTEM_FLAG = ClientFlag(name="system", metavar="TEXT", help="what the model should know or be")
+SYSTEM_FLAG = ClientFlag(name="system", metavar="TEXT", help="system prompt")
 MAX_TOKENS_FLAG = ClientFlag(
     name="max_tokens",
     metavar="N",
-    help="length of an answer at most; default: the server's",
+    help="maximum length of an answer; default: the server's",
     kind="a whole number",
 )
 MAX_NEW_TOKENS_FLAG = ClientFlag(
     name="max_new_tokens",
     metavar="N",
-    help="length of the continuation at most",
+    help="maximum length of the continuation",
     kind="a whole number",
     default="128",
 )
@@ -106,7 +111,7 @@ def add_client_flags(parser: argparse.ArgumentParser, flags: Iterable[ClientFlag
 def client_values(
     flags: Iterable[ClientFlag], arguments: argparse.Namespace, environ: Mapping[str, str]
 ) -> dict[str, str | int | float]:
-    """What was given: a flag wins over its twin, that over a familiar variable and the default."""
+    """Return the values; a flag wins over its variable, then the familiar one, then the default."""
     for variable in sorted(environ):
         if variable.startswith(CLIENT_PREFIX) and variable not in KNOWN_VARIABLES:
             known = ", ".join(sorted(KNOWN_VARIABLES))

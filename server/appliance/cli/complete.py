@@ -33,12 +33,15 @@ def add_parser(commands: Commands) -> None:
         commands,
         "complete",
         summary="continue a text",
-        description="Continue a text. The continuation alone goes to standard output, as it comes;"
+        description="Continue a text. Only the continuation goes to standard output, as it streams;"
         "\nmessages go to standard error.",
         examples=examples(
-            ("appliance complete 'Once upon a time'", "a story"),
-            ("appliance complete 'Once upon a time' --temperature 0", "the likeliest one"),
-            ("cat story.txt | appliance complete - >> story.txt", "a text from a pipe"),
+            ("appliance complete 'Once upon a time'", "continue a story"),
+            (
+                "appliance complete 'Once upon a time' --temperature 0",
+                "take the likeliest tokens",
+            ),
+            ("cat story.txt | appliance complete - >> story.txt", "continue a file in place"),
         ),
     )
     parser.add_argument("prompt", metavar="PROMPT", help="text to continue; - reads standard input")

@@ -1,4 +1,4 @@
-"""The command line: reads the arguments, runs one command, returns its exit code."""
+"""Reads the command line, runs one command and returns its exit code."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ class GroupedHelp(HelpFormatter):
 
 
 def all_groups() -> list[CommandGroup]:
-    """The commands of this package, and those of every other that is installed here."""
+    """Return the commands of this package, and those that other installed packages add."""
     return [OWN_COMMANDS, *added_groups()]
 
 
@@ -73,7 +73,7 @@ def build_parser(groups: Sequence[CommandGroup] | None = None) -> ArgumentParser
         description="Serve a language model over HTTP, and talk to one from the terminal."
         "\nLock, build, carry, pin and check releases of it.",
         epilog=examples(
-            ("appliance serve", "serve the model that ships inside, then open the printed address"),
+            ("appliance serve", "serve the embedded model, then open the printed address"),
             ("appliance serve --model ~/models/SmolLM2-135M", "serve a model of your own"),
             ("appliance chat", "talk to the server on this machine"),
             ("appliance complete 'Once upon a time'", "continue a text"),
@@ -101,7 +101,7 @@ def main(argv: Sequence[str] | None = None, environ: Mapping[str, str] | None = 
 
 def run_command(argv: Sequence[str] | None, environ: Mapping[str, str]) -> int:
     argv = sys.argv[1:] if argv is None else argv
-    # Looking for other packages takes longer than all else here, so only who may want one waits.
+    # Looking for other packages takes longer than the rest, so it is done only if it may be needed.
     is_own = bool(argv) and argv[0] in OWN_COMMANDS.commands
     groups = [OWN_COMMANDS] if is_own else all_groups()
     parser = build_parser(groups)

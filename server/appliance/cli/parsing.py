@@ -1,4 +1,4 @@
-"""How every command's `--help` looks, and how a wrong command line ends."""
+"""Formats the help of every command, and ends a wrong command line."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 class Command(Protocol):
-    """A module with one command; it imports what is slow only when it runs."""
+    """A module with one command; it imports slow modules only when it runs."""
 
     def add_parser(self, commands: Commands) -> None: ...
 
@@ -23,14 +23,14 @@ class Command(Protocol):
 
 
 class CommandGroup(NamedTuple):
-    """Commands by name, in the order of `appliance --help`, where they follow `heading`."""
+    """Commands by name, in the order of `appliance --help`, under a heading."""
 
     heading: str
     commands: Mapping[str, Command]
 
 
 class HelpFormatter(argparse.RawDescriptionHelpFormatter):
-    """Keeps the line breaks of examples and of the environment twin below each flag."""
+    """Keeps the line breaks of examples and of the variable below each flag."""
 
     def __init__(self, prog: str) -> None:
         width = min(shutil.get_terminal_size().columns, 100) - 2
@@ -41,7 +41,7 @@ class HelpFormatter(argparse.RawDescriptionHelpFormatter):
 
 
 class ArgumentParser(argparse.ArgumentParser):
-    """One that ends a wrong command line with the way to its help."""
+    """Ends a wrong command line with a line that names the help."""
 
     def error(self, message: str) -> NoReturn:
         self.exit(2, f"appliance: {message}\nTry `{self.prog} --help`.\n")
@@ -61,6 +61,6 @@ def add_command(
 
 
 def examples(*pairs: tuple[str, str], after: str = "") -> str:
-    """The end of a `--help`: a command line each, with its purpose above it."""
+    """Return the end of a help text: command lines, each below its purpose."""
     lines = [line for command, purpose in pairs for line in (f"  # {purpose}", f"  {command}")]
     return "\n".join(["examples:", *lines, *(["", after] if after else [])])

@@ -1,4 +1,4 @@
-"""`appliance version`: what is installed here, and which model is embedded."""
+"""`appliance version`: shows what is installed, and the hashes of the embedded model."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     Facts = Mapping[str, str | Mapping[str, str | None]]
 
-# What decides the numbers an answer is made of, and what carries it.
+# The packages that compute an answer, and those that carry it.
 PACKAGES = (
     "torch",
     "transformers",
@@ -41,8 +41,8 @@ def add_parser(commands: Commands) -> None:
         description="Show the version of this program, of Python and of the packages that compute,"
         "\nand the hashes of the embedded model as GET /version of a server shows them.",
         examples=examples(
-            ("appliance version", "for people"),
-            ("appliance version --json | jq -r .hashes.weights", "for programs"),
+            ("appliance version", "print it for people"),
+            ("appliance version --json | jq -r .hashes.weights", "print one hash for a program"),
         ),
     )
     parser.add_argument("--json", action="store_true", help="print one JSON object")
@@ -55,7 +55,7 @@ def run(arguments: argparse.Namespace, environ: Mapping[str, str]) -> int:
 
 
 def installed() -> Facts:
-    """Read from package metadata: importing torch would take a second."""
+    """Read versions from package metadata: importing torch would take a second."""
     return {
         "version": __version__,
         "python": platform.python_version(),
@@ -66,7 +66,7 @@ def installed() -> Facts:
 
 
 def embedded_hashes() -> dict[str, str | None]:
-    """Of the embedded model and the server; empty in a checkout whose model is not built yet."""
+    """Return the hashes of embedded model and server; none in a checkout without a built model."""
     from appliance.models.directory import embedded_model_path, open_model
     from appliance.models.hashing import FileHasher  # only this command needs them
     from appliance.models.identity import hash_model
