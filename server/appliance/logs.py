@@ -1,12 +1,12 @@
-"""Writes each event as one line of JSON with its request's id, and never what a user wrote.
+"""Writes each event as one line of JSON with its request's id, and never logs user content.
 
-Log with the standard library: a constant name, and what varies in `extra`:
+Log with the standard library: a constant name, and variable parts in `extra`:
     logger.info("request_finished", extra={"num_new_tokens": 12})
 
-What keeps prompts and answers out, here and not at every call: the name is never formatted; a text
-field is short or cut; a field named like a text is dropped; of a library's message only the first
-line is kept; of an exception its type and its frames, and its message only where torch or the
-operating system wrote it.
+This module keeps prompts and answers out, so that callers need not: it never formats the name; it
+cuts long text fields; it drops fields whose names suggest user text; of a library's message it
+keeps the first line, and of an exception the type and the frames, and the message only if torch or
+the operating system wrote it.
 """
 
 from __future__ import annotations
@@ -30,13 +30,13 @@ MAX_TEXT_CHARS = 500
 MAX_ITEMS = 50
 MAX_FRAMES = 20
 
-# Fields by these names would hold what a user wrote or a model answered.
+# Fields with these names would hold user content or answers.
 FORBIDDEN_FIELDS = frozenset({
     "prompt", "prompts", "messages", "content", "text", "input", "output", "answer", "body",
     "completion", "generated_text", "delta", "arguments", "stop", "schema", "template",
 })  # fmt: skip
 
-# ValueError, KeyError and their kin quote what they were given; these tell about the machine.
+# ValueError, KeyError and similar quote their argument; these errors describe the machine.
 _SPEAKING_ERRORS = (OSError, MemoryError, RuntimeError)
 _OWN_LOGGER = "appliance"
 _STANDARD_FIELDS = frozenset(vars(logging.makeLogRecord({}))) | {
@@ -45,9 +45,9 @@ _STANDARD_FIELDS = frozenset(vars(logging.makeLogRecord({}))) | {
 
 
 def configure_logging(level: str) -> None:
-    """All to stderr as JSON lines: ours from `level` up, of libraries (uvicorn too) warnings.
+    """Send everything to stderr as JSON lines: our events from `level` up, warnings of libraries.
 
-    uvicorn must be started with log_config=None and access_log=False: the HTTP edge logs requests.
+    Start uvicorn with log_config=None and access_log=False: the HTTP edge logs requests.
     """
     handler = StderrHandler()
     handler.setFormatter(JsonFormatter())
@@ -60,21 +60,21 @@ def configure_logging(level: str) -> None:
 
 
 class StderrHandler(logging.Handler):
-    """Writes to whatever sys.stderr is at the moment; a line that cannot be written is lost."""
+    """Writes to the current sys.stderr; a line that cannot be written is lost."""
 
     def emit(self, record: logging.LogRecord) -> None:
-        if sys.stderr is None:  # as Python has it where the descriptor was closed
+        if sys.stderr is None:  # Python does so if the descriptor was closed at the start
             return
         line = self.format(record) + "\n"
         try:
             sys.stderr.write(line)
             sys.stderr.flush()
-        except (OSError, ValueError):  # closed, or nobody reads: no reason to fail a request
+        except (OSError, ValueError):  # closed, or without a reader: no reason to fail a request
             return
 
 
 class JsonFormatter(logging.Formatter):
-    """A record as one line of JSON: ts, level, event, request_id, then the fields of `extra`."""
+    """Formats a record as a line of JSON: ts, level, event, request_id, the fields of `extra`."""
 
     def format(self, record: logging.LogRecord) -> str:
         line: dict[str, object] = {
@@ -99,7 +99,7 @@ def _describe_event(record: logging.LogRecord) -> dict[str, object]:
 
 
 def _first_line(record: logging.LogRecord) -> str:
-    """asyncio, for one, goes on with the repr of a task, exception and all, in the lines below."""
+    """Return the first line: asyncio writes the repr of a task with its exception below it."""
     try:
         text = record.getMessage()
     except (TypeError, ValueError, KeyError):  # the arguments do not fit the format
@@ -108,7 +108,7 @@ def _first_line(record: logging.LogRecord) -> str:
 
 
 def _clean(value: object) -> object:
-    """The value, if it is a number, a short text or some of these; else only its type."""
+    """Return numbers, short texts and collections of them; of all else the name of the type."""
     if value is None or isinstance(value, bool | int):
         return value
     if isinstance(value, float):
@@ -125,7 +125,7 @@ def _clean(value: object) -> object:
 
 
 def _describe_errors(error: BaseException) -> Iterator[dict[str, object]]:
-    """The exception and what caused it, outermost first."""
+    """Yield the exception and its causes, outermost first."""
     seen: set[int] = set()
     current: BaseException | None = error
     while current is not None and id(current) not in seen and len(seen) < MAX_FRAMES:

@@ -1,4 +1,4 @@
-"""What this process takes of the machine: cores and memory, container limits included."""
+"""Measures what this process may use of the machine: cores and memory, with container limits."""
 
 from __future__ import annotations
 
@@ -8,18 +8,20 @@ from collections.abc import Sequence
 from pathlib import Path
 
 CGROUP = Path("/sys/fs/cgroup")
-# What the drivers of NVIDIA, of NVIDIA under WSL, and of AMD make.
+# Devices that the drivers of NVIDIA, of NVIDIA under WSL, and of AMD create.
 ACCELERATOR_DRIVERS = (Path("/dev/nvidiactl"), Path("/dev/dxg"), Path("/dev/kfd"))
 
 
 def wait_passively() -> None:
-    """Let idle OpenMP threads sleep. By default they spin, which takes the cores from the others
-    and makes torch many times slower wherever two processes share them. Before torch's import."""
+    """Let idle OpenMP threads sleep; call this before torch is imported.
+
+    By default they spin, which makes torch many times slower if two processes share the cores.
+    """
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 
 def available_cores(cgroup: Path = CGROUP) -> int:
-    """Cores this process may run on, a CPU quota rounded down to whole ones."""
+    """Return the number of cores this process may use; a CPU quota is rounded down."""
     cores = (
         len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     )
@@ -32,7 +34,7 @@ def available_cores(cgroup: Path = CGROUP) -> int:
 def available_memory_bytes(
     cgroup: Path = CGROUP, meminfo: Path = Path("/proc/meminfo")
 ) -> int | None:
-    """Memory still free for us, or None where the system does not tell."""
+    """Return the memory that is free for this process, or None if the system does not report it."""
     lines = _read(meminfo).splitlines()
     amounts = [int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable:")]
     limit, used = _read(cgroup / "memory.max"), _read(cgroup / "memory.current")
@@ -42,7 +44,7 @@ def available_memory_bytes(
 
 
 def process_age_s(stat: Path = Path("/proc/self/stat")) -> float | None:
-    """How long ago this process was started, or None where the system does not tell."""
+    """Return the age of this process, or None if the system does not report it."""
     fields = _read(stat).rpartition(")")[2].split()  # from the third on: the second, a name, ends
     if len(fields) < 20 or not hasattr(time, "CLOCK_BOOTTIME"):
         return None
@@ -51,7 +53,7 @@ def process_age_s(stat: Path = Path("/proc/self/stat")) -> float | None:
 
 
 def has_accelerator_driver(drivers: Sequence[Path] = ACCELERATOR_DRIVERS) -> bool:
-    """Whether it is worth asking torch for a device: that takes a second."""
+    """Tell whether torch may find a device; asking torch itself takes a second."""
     return any(path.exists() for path in drivers)
 
 

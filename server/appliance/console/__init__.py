@@ -1,1 +1,1 @@
-"""What people read on a terminal: the banner, and text that is safe to print there."""
+"""Writes for people at a terminal: the banner, progress, and text that is safe to print."""

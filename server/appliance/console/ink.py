@@ -1,4 +1,4 @@
-"""What may reach a terminal: colour where it is welcome, no control characters of others."""
+"""Colours text where a terminal shows it, and removes control characters from foreign text."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def short_hash(digest: object) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Ink:
-    """Bold, dim and coloured text where the terminal shows it, plain text elsewhere."""
+    """Writes bold, dim and coloured text where the terminal shows it, plain text elsewhere."""
 
     is_coloured: bool
 

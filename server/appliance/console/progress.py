@@ -1,4 +1,4 @@
-"""How far a long transfer has come: a bar on a terminal, a line now and then in a file."""
+"""Shows the progress of a long transfer: a bar on a terminal, a line every 15 s in a file."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ ERASE_REST = "\x1b[K"
 
 
 def size_text(num_bytes: float) -> str:
-    """Three digits and a decimal unit, as downloads are usually told."""
+    """Return a size with three digits and a decimal unit, as download tools show it."""
     for unit in ("bytes", "kB", "MB", "GB"):
         if num_bytes < 999.5 or unit == "GB":
             break
@@ -30,7 +30,7 @@ def size_text(num_bytes: float) -> str:
 
 
 class Progress:
-    """Bytes of `total_bytes`, added from any thread. `start_bytes` were there before."""
+    """Counts bytes of `total_bytes` from any thread; `start_bytes` were there before."""
 
     def __init__(self, terminal: Terminal, total_bytes: int, start_bytes: int = 0) -> None:
         self._terminal = terminal
@@ -51,7 +51,7 @@ class Progress:
                 self._draw(now_s)
 
     def say(self, line: str) -> None:
-        """A line of its own, above the bar."""
+        """Write a line above the bar."""
         with self._lock:
             self._erase()
             self._terminal.write(f"{line}\n")

@@ -1,4 +1,4 @@
-"""Standard error for people: a terminal, a file or nothing, and no failure of ours if it fails."""
+"""Writes to standard error for people; a stream that fails never fails the program."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ ERASE_REST = "\x1b[K"
 
 
 def open_missing_streams() -> None:
-    """Have descriptors 0 to 2 lead nowhere rather than, later, into one of our own files."""
+    """Open /dev/null for closed descriptors 0 to 2: a file of ours would take their numbers."""
     for descriptor in (0, 1, 2):
         try:
             os.fstat(descriptor)
@@ -34,7 +34,7 @@ def open_missing_streams() -> None:
 
 
 def discard_unwritten() -> None:
-    """Flush, or forget what cannot be written: Python's own attempt would change the exit code."""
+    """Flush, or discard what cannot be written: Python's own attempt would change the exit code."""
     for stream in (sys.stdout, sys.stderr):
         try:
             stream.flush()
@@ -44,7 +44,7 @@ def discard_unwritten() -> None:
 
 
 class Terminal:
-    """Writes to a stream. One that is closed, full or without a reader loses the text, no more."""
+    """Writes to a stream; if it is closed, full or without a reader, the text is lost."""
 
     def __init__(self, stream: TextIO | None) -> None:
         self._stream = stream
@@ -68,17 +68,17 @@ class Terminal:
         self.write(f"{printable(text)}\n")
 
     def show_hashing(self, done_bytes: int, total_bytes: int) -> None:
-        """Say in the line of the moment how far hashing has come; called from any thread."""
+        """Show in the current line how far hashing has come; may be called from any thread."""
         is_done = done_bytes >= total_bytes
         self._note = "" if is_done else f", hashing {done_bytes * 100 // total_bytes} %"
 
     def show_share(self, done: int, total: int) -> None:
-        """Say in the line of the moment how much of the work is done."""
+        """Show in the current line how much of the work is done."""
         self._note = f", {done * 100 // total} %"
 
     @contextmanager
     def loading(self, name: str) -> Iterator[None]:
-        """Shows for how long `name` has been loading; in a file, one line says that it is."""
+        """Show for how long `name` has been loading; a file gets one line that says so."""
         if not self.is_interactive:
             self.write(f"loading {printable(name)}\n")
         with self.counting(f"loading {printable(name)[:MAX_NAME_CHARS]}"):
@@ -86,7 +86,7 @@ class Terminal:
 
     @contextmanager
     def counting(self, what: str) -> Iterator[None]:
-        """Shows on a terminal for how long `what` has been going on, then takes the line away."""
+        """Show on a terminal for how long `what` has been running, then remove the line."""
         if not self.is_interactive:
             yield
             return
