@@ -190,8 +190,9 @@ class ChatFace:
             return b""
         content = b'{"content":%b}' % json_bytes(delta.text) if delta.text else b"{}"
         logprobs = json_bytes(chat_logprobs(delta.tokens)) if delta.tokens else b"null"
-        ids = ids_member(b"token_ids", delta.token_ids) if delta.token_ids else b""
-        return self._chunk(delta.index, content, logprobs, delta.finish_reason, ids)
+        if delta.token_ids:
+            logprobs += ids_member(b"token_ids", delta.token_ids)
+        return self._chunk(delta.index, content, logprobs, delta.finish_reason)
 
     def end(self, streams: Sequence[Stream]) -> bytes:
         if not self._body.includes_usage:
@@ -200,15 +201,11 @@ class ChatFace:
         return self._before + b'],"usage":%b,"seed":%d}\n\n' % (usage, self._seed) + DONE
 
     def _chunk(
-        self,
-        index: int,
-        delta: bytes,
-        logprobs: bytes = b"null",
-        finish: str | None = None,
-        ids: bytes = b"",
+        self, index: int, delta: bytes, logprobs: bytes = b"null", finish: str | None = None
     ) -> bytes:
-        reason, after = b"null", self._after
-        if finish is not None:
-            reason, after = b'"' + finish.encode() + b'"', self._after_last
-        choice = b'{"index":%d,"delta":%b,"logprobs":%b,"finish_reason":%b%b}]'
-        return self._before + choice % (index, delta, logprobs, reason, ids) + after
+        """Write one choice; `logprobs` may bring further members along."""
+        if finish is None:
+            choice = b'{"index":%d,"delta":%b,"logprobs":%b,"finish_reason":null}]'
+            return self._before + choice % (index, delta, logprobs) + self._after
+        choice = b'{"index":%d,"delta":%b,"logprobs":%b,"finish_reason":"%b"}]'
+        return self._before + choice % (index, delta, logprobs, finish.encode()) + self._after_last

@@ -199,9 +199,10 @@ class TextFace:
         finish: str | None = None,
         ids: bytes = b"",
     ) -> bytes:
-        reason, after = b"null", self._after
-        if finish is not None:
-            reason, after = b'"' + finish.encode() + b'"', self._after_last
-        choice = b'{"index":%d,"text":%b,"logprobs":%b,"finish_reason":%b%b}]'
-        written = b"null" if logprobs is None else json_bytes(logprobs)
-        return self._before + choice % (index, json_bytes(text), written, reason, ids) + after
+        written = (b"null" if logprobs is None else json_bytes(logprobs)) + ids
+        if finish is None:
+            choice = b'{"index":%d,"text":%b,"logprobs":%b,"finish_reason":null}]'
+            return self._before + choice % (index, json_bytes(text), written) + self._after
+        choice = b'{"index":%d,"text":%b,"logprobs":%b,"finish_reason":"%b"}]'
+        end = choice % (index, json_bytes(text), written, finish.encode())
+        return self._before + end + self._after_last

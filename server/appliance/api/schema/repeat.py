@@ -7,8 +7,6 @@ from typing import Annotated
 
 from pydantic import Field
 
-from appliance.api.http.sse import json_bytes
-
 Seed = Annotated[
     int, Field(description="The seed that was used: with it the same request is answered the same.")
 ]
@@ -23,4 +21,4 @@ AnswerTokenIds = Annotated[
 
 def ids_member(name: bytes, token_ids: Sequence[int]) -> bytes:
     """Write ids as one more member of a JSON object."""
-    return b',"%b":%b' % (name, json_bytes(token_ids))
+    return b',"%b":[%b]' % (name, ",".join(map(str, token_ids)).encode())
