@@ -47,18 +47,15 @@
       apps = forSystems (
         pkgs:
         let
-          run = package: program: {
+          run = package: {
             type = "app";
-            program = "${package}/bin/${program}";
+            program = "${package}/bin/${package.meta.mainProgram}";
             meta = { inherit (package.meta) description; };
           };
-          servers = lib.filterAttrs (_: package: package.meta ? mainProgram) (packagesFor pkgs);
+          programs = lib.filterAttrs (_: package: package.meta ? mainProgram) (packagesFor pkgs);
         in
-        lib.mapAttrs (_: server: run server "llama-server") servers
-        // lib.optionalAttrs (servers ? llama-server) {
-          default = run servers.llama-server "llama-server";
-          appliance = run servers.llama-server "appliance";
-        }
+        lib.mapAttrs (_: run) programs
+        // lib.optionalAttrs (programs ? llama-server) { default = run programs.llama-server; }
       );
 
       # A built server serves a built model, in a sandbox without a network.

@@ -32,9 +32,10 @@ compile cuda.txt pyproject.toml --constraint requirements/torch.in \
     --constraint requirements/cpu.txt "$@"
 compile lean.txt requirements/lean.in --constraint requirements/cpu.txt "$@" \
     --config-file requirements/lean.uv.toml
+compile release.txt requirements/release.in --constraint requirements/cpu.txt "$@"
 compile dev.txt requirements/dev.in --constraint requirements/cpu.txt "$@"
 compile lock.txt requirements/lock.in --constraint requirements/cpu.txt "$@"
 
 sed '/^#/d' requirements/torch-cpu.txt >>requirements/cpu.txt
 echo "locking llama-build/wheels.lock.json"
-PYTHONPATH=server "$(dirname "$uv")/python" -m appliance lock wheels --uv "$uv"
+PYTHONPATH=server "$(dirname "$uv")/python" -m appliance_release lock wheels --uv "$uv"

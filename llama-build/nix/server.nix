@@ -1,4 +1,5 @@
-# The server as a package: a virtual environment of locked wheels and ours, made offline, behind two launchers.
+# The server, or the release commands, as a package: a virtual environment of locked wheels and ours, made offline,
+# behind launchers.
 {
   lib,
   stdenv,
@@ -36,18 +37,23 @@ let
     wheels = builtins.filter (wheel: wheel.pname == "setuptools") (wheelsOf "cpu");
   };
 
+  isServer = variant != "release";
+  base = if isServer then "llama-server" else "llama-release";
+
   package = ../../server/appliance;
   version = builtins.head (
     builtins.match ".*__version__ = \"([^\"]+)\".*" (builtins.readFile (package + "/__init__.py"))
   );
-  source = builtins.path {
-    name = "appliance";
-    path = package;
-    filter = path: _: baseNameOf path != "__pycache__" && !lib.hasSuffix ".so" path; # left by a checkout's own runs
-  };
+  sourceOf =
+    path:
+    builtins.path {
+      name = baseNameOf path;
+      inherit path;
+      filter = path: _: baseNameOf path != "__pycache__" && !lib.hasSuffix ".so" path; # left by a checkout's own runs
+    };
 in
 stdenv.mkDerivation {
-  pname = "llama-server${lib.optionalString (variant != "cpu") "-${variant}"}";
+  pname = if variant == "cpu" || !isServer then base else "${base}-${variant}";
   inherit version;
 
   nativeBuildInputs = [ python ] ++ lib.optional isLinux autoPatchelfHook;
@@ -90,12 +96,15 @@ stdenv.mkDerivation {
     cp ${../../pyproject.toml} source/pyproject.toml
     cp ${../../LICENSE} source/LICENSE
     echo "Llama Appliance" > source/README.md
-    cp -r ${source} source/server/appliance
+    cp -r ${sourceOf package} source/server/appliance
+    ${lib.optionalString (!isServer) ''
+      cp -r ${sourceOf ../../server/appliance_release} source/server/appliance_release
+    ''}
     chmod -R u+w source
     tools/bin/pip wheel --quiet --no-build-isolation --wheel-dir wheels ./source
 
     # By name and from a folder: an installation by path would write that path into the product.
-    environment=$out/libexec/llama-server
+    environment=$out/libexec/${base}
     python3.11 -m venv --without-pip "$environment"
     tools/bin/pip --python "$environment/bin/python" install --quiet --no-compile \
       --find-links wheels --find-links ${wheelhouse} \
@@ -108,7 +117,7 @@ stdenv.mkDerivation {
 
   installPhase = ''
     runHook preInstall
-    ${lib.optionalString isLinux ''
+    ${lib.optionalString (isLinux && isServer) ''
       "$environment/bin/python" -I -m appliance.engine.native.kernels
     ''}
     # No time stamp in the byte code, and no look at the source when it is imported; -f: what was imported so far has
@@ -124,28 +133,39 @@ stdenv.mkDerivation {
       chmod +x "$out/bin/$1"
     }
     launcher appliance 'from appliance.cli.main import main' 'raise SystemExit(main())'
-    launcher llama-server 'import sys; from appliance.cli.main import main' \
-      'raise SystemExit(main(["serve", *sys.argv[1:]]))'
+    ${lib.optionalString isServer ''
+      launcher llama-server 'import sys; from appliance.cli.main import main' \
+        'raise SystemExit(main(["serve", *sys.argv[1:]]))'
+    ''}
     runHook postInstall
   '';
 
-  # The built server answers, in this sandbox, before anyone can install it.
+  # The built server answers, or the built commands pass our manifest, in this sandbox, before anyone can install it.
   doInstallCheck = isLinux && variant != "cuda";
   installCheckPhase = ''
     runHook preInstallCheck
-    HOME=$TMPDIR python3.11 ${./serve_check.py} $out/bin/llama-server
+    ${
+      if isServer then
+        "HOME=$TMPDIR python3.11 ${./serve_check.py} $out/bin/llama-server"
+      else
+        "$out/bin/appliance pin lint ${../../k8s/llama.yaml}"
+    }
     runHook postInstallCheck
   '';
 
   passthru = { inherit wheelhouse; };
   meta = {
-    description = "An LLM inference server that starts with one command and proves what it runs";
+    description =
+      if isServer then
+        "An LLM inference server that starts with one command and proves what it runs"
+      else
+        "Commands that lock, build, carry, pin and check releases of Llama Appliance";
     license = [ lib.licenses.mit ] ++ lib.optional (variant == "cuda") lib.licenses.unfree; # NVIDIA's libraries
     sourceProvenance = [
       lib.sourceTypes.fromSource
       lib.sourceTypes.binaryNativeCode # the wheels
     ];
     platforms = systems;
-    mainProgram = "llama-server";
+    mainProgram = if isServer then "llama-server" else "appliance";
   };
 }

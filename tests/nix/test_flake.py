@@ -42,7 +42,8 @@ def test_the_flake_and_flox_make_the_same_derivations(nix: LocalNix, flake: str)
 def test_an_app_starts_a_program_of_its_package(nix: LocalNix, flake: str) -> None:
     app = json.loads(nix.run("nix", "eval", "--json", f"{flake}#apps.x86_64-linux", *OVERRIDE))
 
-    assert set(app) == {*PACKAGES, "appliance", "default"} - {"llama-model"}
+    assert set(app) == {*PACKAGES, "default"} - {"llama-model"}
+    assert app["llama-release"]["program"].endswith("-0.1.0/bin/appliance")
     for name in ("llama-server", "llama-server-lean", "llama-server-cuda"):
         assert app[name]["type"] == "app"
         assert app[name]["program"].endswith("-0.1.0/bin/llama-server")

@@ -22,7 +22,7 @@ def server(nix: LocalNix) -> Path:
     return build(nix, "llama-server-lean")
 
 
-def run(program: Path, *arguments: str, **environ: str) -> str:
+def run(program: Path, *arguments: str | Path, **environ: str) -> str:
     """With nothing on the PATH, as in a pod without an image."""
     return subprocess.run(
         [program, *arguments],
@@ -46,23 +46,30 @@ def test_it_brings_two_programs_and_no_installer(server: Path) -> None:
     assert not [each.name for each in packages.iterdir() if each.name.startswith(("pip", "torch"))]
 
 
-def test_it_holds_exactly_the_locked_versions(server: Path) -> None:
-    python = server / "libexec/llama-server/bin/python"
+def installed(environment: Path) -> dict[str, str]:
+    """The version of each distribution in an environment, by its name with underscores."""
     listing = (
         "import importlib.metadata as m, json;"
         "print(json.dumps([[d.name, d.version] for d in m.distributions()]))"
     )
-    found = {
+    return {
         name.lower().replace("-", "_").replace(".", "_"): version
-        for name, version in json.loads(run(python, "-I", "-c", listing))
+        for name, version in json.loads(run(environment / "bin/python", "-I", "-c", listing))
     }
 
+
+def locked(variant: str) -> dict[str, str]:
+    """What the lock of wheels says of a variant, and the appliance."""
     lock = json.loads((REPOSITORY / "llama-build/wheels.lock.json").read_bytes())
-    locked = {
+    wheels = {
         wheel["pname"].lower().replace(".", "_"): wheel["version"]
-        for wheel in lock["variants"]["lean"]["x86_64-linux"]
+        for wheel in lock["variants"][variant]["x86_64-linux"]
     }
-    assert found == locked | {"llama_appliance": "0.1.0"}
+    return wheels | {"llama_appliance": "0.1.0"}
+
+
+def test_it_holds_exactly_the_locked_versions(server: Path) -> None:
+    assert installed(server / "libexec/llama-server") == locked("lean")
 
 
 def test_its_byte_code_holds_no_time_and_is_never_compared_with_its_source(server: Path) -> None:

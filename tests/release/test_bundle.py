@@ -13,6 +13,7 @@ import pytest
 from appliance.models.directory import embedded_model_path, open_model
 from tests.release.conftest import PEBBLE, Run
 
+GUIDE = Path(__file__).parents[2] / "docs/guides/air-gapped.md"
 WEIGHTS = "models/pebble/model.safetensors"
 EMPTY = "files/k8s/base/empty"
 
@@ -50,6 +51,27 @@ def test_the_same_parts_make_the_same_bundle_to_the_last_byte(
     assert run("create", again, "--model", PEBBLE, "--with", tmp_path / "k8s", "--key", key) == 0
     for name in ("bundle.json", "bundle.json.sig", "sbom.json"):
         assert (again / name).read_bytes() == (bundle / name).read_bytes()
+
+
+def test_the_guide_checks_a_bundle_without_the_appliance(
+    bundle: Path, key: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "release.pub").write_text(key.with_name("release.pub").read_text())
+    text = GUIDE.read_text().partition("## The first time")[2]
+    script = "set -e\n" + text.partition("```sh\n")[2].partition("```")[0]
+
+    def check() -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            ["sh", "-c", script], cwd=tmp_path, capture_output=True, text=True, check=False
+        )
+
+    whole = check()
+    assert (whole.returncode, whole.stderr) == (0, "")
+    (bundle / "sbom.json").write_text("{}")
+    assert "sbom.json: FAILED" in check().stdout
+    assert check().returncode != 0
+    (bundle / "bundle.json").write_text("{}")
+    assert "Signature verification failed" in check().stderr
 
 
 def test_a_whole_bundle_verifies(

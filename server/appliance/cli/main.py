@@ -29,6 +29,13 @@ OWN_COMMANDS = CommandGroup(
         "quantize": quantize,
         "version": version,
     },
+    package="llama-server",
+    examples=(
+        ("appliance serve", "serve the embedded model, then open the printed address"),
+        ("appliance serve --model ~/models/SmolLM2-135M", "serve a model of your own"),
+        ("appliance chat", "talk to the server on this machine"),
+        ("appliance complete 'Once upon a time'", "continue a text"),
+    ),
 )
 # Where other packages list groups of commands, each as `name = module:list of CommandGroup`.
 ENTRY_POINTS = "appliance.commands"
@@ -36,6 +43,16 @@ ENTRY_POINTS = "appliance.commands"
 EXIT_FAILED = 1
 EXIT_BROKEN_PIPE = 1
 EXIT_INTERRUPTED = 130  # 128 + SIGINT, as shells report it
+
+
+def missing_library(command: str, error: ModuleNotFoundError, package: str) -> str:
+    """Says what to install; raises the error anew when the missing module is one of ours."""
+    if error.name is None or error.name.startswith("appliance"):
+        raise error
+    return (
+        f"appliance: `appliance {command}` needs the Python package {error.name}, which is not"
+        f" installed here. Use the Nix package {package}, or a checkout after `make setup`.\n"
+    )
 
 
 class GroupedHelp(HelpFormatter):
@@ -70,14 +87,9 @@ def build_parser(groups: Sequence[CommandGroup] | None = None) -> ArgumentParser
     headings = {next(iter(group.commands)): group.heading for group in groups}
     parser = ArgumentParser(
         prog="appliance",
-        description="Serve a language model over HTTP, and talk to one from the terminal."
-        "\nLock, build, carry, pin and check releases of it.",
+        description="Serve a language model over HTTP, and talk to one from the terminal.",
         epilog=examples(
-            ("appliance serve", "serve the embedded model, then open the printed address"),
-            ("appliance serve --model ~/models/SmolLM2-135M", "serve a model of your own"),
-            ("appliance chat", "talk to the server on this machine"),
-            ("appliance complete 'Once upon a time'", "continue a text"),
-            ("appliance pin set staging 2", "roll a cluster forward"),
+            *(example for group in groups for example in group.examples),
             after="`appliance COMMAND --help` explains a command, its flags and their variables.",
         ),
         formatter_class=partial(GroupedHelp, headings),
@@ -91,30 +103,46 @@ def build_parser(groups: Sequence[CommandGroup] | None = None) -> ArgumentParser
     return parser
 
 
-def main(argv: Sequence[str] | None = None, environ: Mapping[str, str] | None = None) -> int:
+def main(
+    argv: Sequence[str] | None = None,
+    environ: Mapping[str, str] | None = None,
+    groups: Sequence[CommandGroup] | None = None,
+) -> int:
+    """Runs one command: of `groups`, else of this package and those installed beside it."""
     open_missing_streams()
     try:
-        return run_command(argv, os.environ if environ is None else environ)
+        return run_command(argv, os.environ if environ is None else environ, groups)
     finally:
         discard_unwritten()
 
 
-def run_command(argv: Sequence[str] | None, environ: Mapping[str, str]) -> int:
+def run_command(
+    argv: Sequence[str] | None, environ: Mapping[str, str], groups: Sequence[CommandGroup] | None
+) -> int:
     argv = sys.argv[1:] if argv is None else argv
-    # Looking for other packages takes longer than the rest, so it is done only if it may be needed.
-    is_own = bool(argv) and argv[0] in OWN_COMMANDS.commands
-    groups = [OWN_COMMANDS] if is_own else all_groups()
+    if groups is None:
+        # Looking for other packages takes longer than the rest: only if it may be needed.
+        is_own = bool(argv) and argv[0] in OWN_COMMANDS.commands
+        groups = [OWN_COMMANDS] if is_own else all_groups()
     parser = build_parser(groups)
     arguments = parser.parse_args(argv)
     if arguments.command is None:
         parser.print_help()
         return 0
+    group = next(each for each in groups if arguments.command in each.commands)
+    return run_in(group, arguments, environ)
+
+
+def run_in(group: CommandGroup, arguments: argparse.Namespace, environ: Mapping[str, str]) -> int:
+    """Runs a command of the group; an error becomes a message and an exit code."""
     try:
-        commands = {name: each for group in groups for name, each in group.commands.items()}
-        return commands[arguments.command].run(arguments, environ)
+        return group.commands[arguments.command].run(arguments, environ)
     except ApplianceError as error:
         Terminal(sys.stderr).write(f"appliance: {error.message}\n")
         return error.exit_code
+    except ModuleNotFoundError as error:
+        Terminal(sys.stderr).write(missing_library(arguments.command, error, group.package))
+        return EXIT_FAILED
     except KeyboardInterrupt:
         return EXIT_INTERRUPTED
     except BrokenPipeError:

@@ -23,10 +23,15 @@ class Command(Protocol):
 
 
 class CommandGroup(NamedTuple):
-    """Commands by name, in the order of `appliance --help`, under a heading."""
+    """Commands by name, in the order of `appliance --help`, under a heading.
+
+    `package` is the Nix package that brings every library these commands import.
+    """
 
     heading: str
     commands: Mapping[str, Command]
+    package: str
+    examples: tuple[tuple[str, str], ...] = ()
 
 
 class HelpFormatter(argparse.RawDescriptionHelpFormatter):

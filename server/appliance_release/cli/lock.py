@@ -95,10 +95,11 @@ def _add_wheels(parts: Commands) -> None:
         "wheels",
         _lock_wheels,
         summary="pin the wheels of requirements/*.txt",
-        description="For every package in requirements/cpu.txt, lean.txt and cuda.txt, choose the"
-        "\nwheel that pip would take for Python 3.11 on Linux, and write down its name"
-        "\nand hash. A wheel whose hash is not in those files is never chosen. Asks the"
-        "\npackage registry for file names, through uv; downloads no package.",
+        description="For every package in requirements/cpu.txt, lean.txt, cuda.txt and"
+        "\nrelease.txt, choose the wheel that pip would take for Python 3.11 on Linux, and"
+        "\nwrite down its name and hash. A wheel whose hash is not in those files is never"
+        "\nchosen. Asks the package registry for file names, through uv; downloads no"
+        "\npackage.",
         examples=examples(
             ("appliance lock wheels --uv .venv-lock/bin/uv", "as the last step of `make lock` does")
         ),
@@ -108,7 +109,7 @@ def _add_wheels(parts: Commands) -> None:
         type=Path,
         default=Path("requirements"),
         metavar="DIR",
-        help="where cpu.txt, lean.txt, cuda.txt and torch-cpu.txt lie [default requirements]",
+        help="where those files and torch-cpu.txt are [default requirements]",
     )
     parser.add_argument(
         "--out",

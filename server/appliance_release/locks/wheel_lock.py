@@ -33,7 +33,12 @@ NEWEST_GLIBC = 36
 LEGACY_PLATFORMS = {17: "manylinux2014", 12: "manylinux2010", 5: "manylinux1"}
 OLDEST_GLIBC = {"x86_64": 5, "aarch64": 17}
 
-VARIANTS = {"cpu": "cpu.txt", "lean": "lean.txt", "cuda": "cuda.txt"}
+VARIANTS = {
+    "cpu": "cpu.txt",
+    "lean": "lean.txt",
+    "cuda": "cuda.txt",
+    "release": "release.txt",
+}
 TORCH_FILES = "torch-cpu.txt"
 TORCH_CPU_INDEX = "torch-cpu"
 

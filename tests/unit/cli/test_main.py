@@ -18,6 +18,7 @@ from appliance.errors import ModelRefused, SettingsError, StartupError
 from appliance.settings import FAMILIAR_NAMES, Settings, variable_name
 
 COMMANDS = [name for group in all_groups() for name in group.commands]
+K8S = Path(__file__).parents[3] / "k8s" / "llama.yaml"
 PEBBLE_LOCK = Path(__file__).parents[3] / "llama-build" / "models" / "pebble.lock.json"
 
 
@@ -132,6 +133,34 @@ def test_help_imports_nothing_slow() -> None:
     )
     slow = {"torch", "transformers", "fastapi", "pydantic", "numpy", "http.client", "asyncio"}
     assert slow.isdisjoint(run.stdout.split())
+
+
+@pytest.mark.parametrize(
+    ("command", "library", "package"),
+    [
+        (["serve"], "fastapi", "llama-server"),
+        (["pin", "lint", str(K8S)], "yaml", "llama-release"),
+    ],
+)
+def test_a_command_whose_library_is_missing_names_the_package_that_has_it(
+    command: list[str], library: str, package: str
+) -> None:
+    program = (
+        f"import sys; sys.modules[{library!r}] = None; from appliance.cli.main import main;"
+        f" sys.exit(main({command}))"
+    )
+    run = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=False
+    )
+    assert run.returncode == 1
+    assert f"`appliance {command[0]}` needs the Python package {library}" in run.stderr
+    assert f"Use the Nix package {package}" in run.stderr
+
+
+def test_the_release_runs_as_a_module_where_no_package_lists_its_commands() -> None:
+    command = [sys.executable, "-m", "appliance_release", "pin", "lint", str(K8S)]
+    run = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert (run.returncode, run.stderr) == (0, "")
 
 
 def test_the_module_runs_as_a_program() -> None:

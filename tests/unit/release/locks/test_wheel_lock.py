@@ -167,3 +167,11 @@ def test_the_lean_lock_is_the_runtime_without_what_only_torch_and_transformers_w
     lean = {line for line in lines if not line.startswith("#")}
     assert runtime - lean == {"accelerate", "safetensors", "torch", "transformers"}
     assert lean <= runtime
+
+
+def test_the_release_lock_is_the_extra_of_that_name_and_what_it_uses_of_the_runtime() -> None:
+    project = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]
+    extra = {line.split(">")[0] for line in project["optional-dependencies"]["release"]}
+    lines = (REQUIREMENTS / "release.in").read_text().splitlines()
+    release = {line for line in lines if not line.startswith("#")}
+    assert release == extra | {"prometheus-client"}
