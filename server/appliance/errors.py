@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 CODES_OF_RAISERS: Mapping[str, tuple[int, str]] = {
     "invalid_type": (400, "A value is of the wrong type."),
     "missing_required_parameter": (400, "A required parameter is absent."),
-    "invalid_json": (400, "The body is not JSON in UTF-8 within the limits, or has a key twice."),
+    "invalid_json": (400, "The body is empty, not JSON in UTF-8, or has NUL, NaN or a key twice."),
     "invalid_http": (400, "The request is not HTTP."),
     "body_timeout": (400, "The body did not arrive within 60 seconds."),
     "unsupported_schema": (400, "A JSON schema has a keyword or a size that cannot be kept."),

@@ -166,18 +166,6 @@ def class_codes() -> Iterator[tuple[str, int]]:
             yield value.code, value.status
 
 
-def test_the_table_of_errors_has_every_code_and_no_other() -> None:
-    found = [words(row[0])[0] for row in rows(section(API, "Errors")) if words(row[0])]
-    assert len(found) == len(set(found))
-    assert set(found) == raised_codes()
-
-
-def test_the_table_of_errors_has_the_status_of_each_code() -> None:
-    documented = {words(row[0])[0]: row[1] for row in rows(section(API, "Errors")) if words(row[0])}
-    for code, status in class_codes():
-        assert documented[code] == str(status), code
-
-
 def test_the_reference_describes_every_code_and_no_other() -> None:
     described = code_meanings()
     assert set(described) == raised_codes()
