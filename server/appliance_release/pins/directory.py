@@ -9,8 +9,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from appliance.access.audit_log import AuditLog, Change
 from appliance.errors import ReleaseError
+from appliance_release.pins.history import Change, PinHistory
 from appliance_release.pins.overlay_pin import Pin, find_pin, find_pins, write_pin
 from appliance_release.pins.record import join_records, read_record, write_record
 from appliance_release.pins.reference import parse_reference, why_not_pinned
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from appliance.access.audit_log import Entry
+    from appliance_release.pins.history import Entry
     from appliance_release.pins.record import PinRecord
     from appliance_release.pins.reference import Reference
 
@@ -57,8 +57,8 @@ class PinDirectory:
         return cls(directory=directory, by=by, why=why)
 
     @property
-    def log(self) -> AuditLog:
-        return AuditLog(self.directory / "pins" / "history.jsonl")
+    def log(self) -> PinHistory:
+        return PinHistory(self.directory / "pins" / "history.jsonl")
 
     def set(self, overlay: str, wanted: str) -> Moved:
         """`wanted` is a generation of the environment that is pinned already, or a reference."""

@@ -201,7 +201,7 @@ def test_a_change_that_cannot_be_told_is_taken_back(
     def refuse(*_: object) -> None:
         raise ReleaseError("no")
 
-    monkeypatch.setattr("appliance.access.audit_log.AuditLog.append", refuse)
+    monkeypatch.setattr("appliance_release.pins.history.PinHistory.append", refuse)
     with pytest.raises(ReleaseError, match="no"):
         pins.set("production", "3")
     assert runs(pins, "production") == "1"

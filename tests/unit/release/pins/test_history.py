@@ -15,22 +15,22 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from appliance.access.audit_log import AuditLog, Change
 from appliance.errors import ReleaseError
+from appliance_release.pins.history import Change, PinHistory
 
 CHANGE = Change(
     by="Ada", action="set", target="staging", before="a/b:1", after="a/b:2", why="é\u2028"
 )
 
 
-def written(path: Path, num_entries: int = 4) -> AuditLog:
-    log = AuditLog(path / "pins" / "history.jsonl")
+def written(path: Path, num_entries: int = 4) -> PinHistory:
+    log = PinHistory(path / "pins" / "history.jsonl")
     for number in range(num_entries):
         log.append(replace(CHANGE, after=f"a/b:{number + 2}"))
     return log
 
 
-def rewrite(log: AuditLog, change: Callable[[list[str]], object]) -> list[str]:
+def rewrite(log: PinHistory, change: Callable[[list[str]], object]) -> list[str]:
     lines = log.path.read_text().split("\n")[:-1]
     change(lines)
     log.path.write_text("".join(f"{line}\n" for line in lines))
@@ -48,7 +48,7 @@ def test_an_untouched_history_holds(tmp_path: Path) -> None:
 
 
 def test_no_history_is_an_empty_one(tmp_path: Path) -> None:
-    assert AuditLog(tmp_path / "none").entries() == []
+    assert PinHistory(tmp_path / "none").entries() == []
 
 
 def swap(lines: list[str]) -> None:
@@ -98,7 +98,7 @@ def test_every_change_of_the_history_shows(
 
 def test_an_entry_that_was_forged_with_its_hash_no_longer_fits_the_next(tmp_path: Path) -> None:
     def forge_well(lines: list[str]) -> None:
-        other = AuditLog(tmp_path / "other.jsonl")
+        other = PinHistory(tmp_path / "other.jsonl")
         other.append(replace(CHANGE, after="a/b:2"))
         other.append(replace(CHANGE, by="Eve"))
         lines[:2] = other.path.read_text().split("\n")[:-1]
@@ -118,9 +118,9 @@ def test_a_cut_off_end_shows_only_to_those_who_kept_the_head(tmp_path: Path) -> 
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=40)
 @given(data=st.data())
 def test_no_single_character_can_change(data: st.DataObject, tmp_path: Path) -> None:
-    log = AuditLog(tmp_path / "history.jsonl")
+    log = PinHistory(tmp_path / "history.jsonl")
     if not log.path.exists():
-        log = AuditLog(tmp_path / "history.jsonl")
+        log = PinHistory(tmp_path / "history.jsonl")
         for _ in range(3):
             log.append(CHANGE)
     text = log.path.read_text()
@@ -134,7 +134,7 @@ def test_no_single_character_can_change(data: st.DataObject, tmp_path: Path) -> 
 
 
 def test_entries_of_many_writers_form_one_chain(tmp_path: Path) -> None:
-    log = AuditLog(tmp_path / "history.jsonl")
+    log = PinHistory(tmp_path / "history.jsonl")
     writers = [threading.Thread(target=log.append, args=(CHANGE,)) for _ in range(8)]
     for writer in writers:
         writer.start()
@@ -191,4 +191,4 @@ def test_an_entry_of_other_kinds_of_values_is_none(
 def test_a_history_that_cannot_be_written_is_named(tmp_path: Path) -> None:
     (tmp_path / "pins").write_text("a file")
     with pytest.raises(ReleaseError, match=r"history\.jsonl cannot be written"):
-        AuditLog(tmp_path / "pins" / "history.jsonl").append(CHANGE)
+        PinHistory(tmp_path / "pins" / "history.jsonl").append(CHANGE)
