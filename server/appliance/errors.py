@@ -5,12 +5,15 @@ ApplianceError
 │   ├── InvalidRequest           400  invalid_value (or a code of the raiser's)
 │   │   ├── UnsupportedParameter 400  unsupported_parameter
 │   │   └── ContextLengthExceeded 400 context_length_exceeded
+│   ├── Unauthorized             401  invalid_api_key
 │   ├── HostNotAllowed           403  host_not_allowed
 │   ├── NotFound                 404  not_found
 │   │   └── ModelNotFound        404  model_not_found
 │   ├── MethodNotAllowed         405  method_not_allowed
 │   ├── PayloadTooLarge          413  payload_too_large
-│   └── UnsupportedMediaType     415  unsupported_media_type
+│   ├── UnsupportedMediaType     415  unsupported_media_type
+│   ├── RateLimited              429  rate_limit_exceeded
+│   └── QuotaExceeded            429  insufficient_quota
 ├── ServiceError                 we cannot serve now; the client may retry
 │   ├── Overloaded               503  server_overloaded
 │   ├── QueueTimeout             503  queue_timeout
@@ -18,6 +21,7 @@ ApplianceError
 │   └── EngineFailure            500  engine_failure
 ├── StartupError                 the process cannot start; the message goes to the terminal
 │   ├── SettingsError
+│   ├── AccessError
 │   └── ModelRefused
 └── ReleaseError                 a lock, download, bundle or release that cannot be made or used;
                                  the message goes to the terminal
@@ -28,7 +32,7 @@ go to a client never hold a path of the server or a traceback.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -64,7 +68,7 @@ class RequestError(ApplianceError):
 
     status: ClassVar[int] = 400
     default_code: ClassVar[str] = "invalid_value"
-    type: ClassVar[str] = "invalid_request_error"
+    type: str = "invalid_request_error"
 
     def __init__(self, message: str, *, param: str | None = None, code: str | None = None) -> None:
         super().__init__(message)
@@ -86,6 +90,13 @@ class ContextLengthExceeded(InvalidRequest):
     """Prompt and new tokens do not fit the model's context."""
 
     default_code = "context_length_exceeded"
+
+
+class Unauthorized(RequestError):
+    """With access control: no key was sent, or one that is wrong, expired or revoked."""
+
+    status = 401
+    default_code = "invalid_api_key"
 
 
 class HostNotAllowed(RequestError):
@@ -127,6 +138,29 @@ class UnsupportedMediaType(RequestError):
 
     status = 415
     default_code = "unsupported_media_type"
+
+
+class RateLimited(RequestError):
+    """The key is at a limit, of which `type` says; `Retry-After` says when to come back."""
+
+    status = 429
+    default_code = "rate_limit_exceeded"
+
+    def __init__(
+        self, message: str, *, retry_after_s: int, kind: Literal["requests", "tokens"]
+    ) -> None:
+        super().__init__(message)
+        self.retry_after_s = retry_after_s
+        self.type = kind  # as OpenAI's API does
+
+
+class QuotaExceeded(RequestError):
+    """The request may take more tokens than its key may use in a minute, and never fits."""
+
+    status = 429
+    default_code = "insufficient_quota"
+    type = "insufficient_quota"
+    retry_after_s: ClassVar[int] = 60
 
 
 class ServiceError(ApplianceError):
@@ -173,6 +207,12 @@ class SettingsError(StartupError):
     """A flag or environment variable with a value we cannot use."""
 
     exit_code = 2  # argparse's own for a wrong command line
+
+
+class AccessError(StartupError):
+    """A file of keys, of identities or of audit entries that cannot be used."""
+
+    exit_code = 2
 
 
 class ModelRefused(StartupError):

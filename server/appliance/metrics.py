@@ -45,6 +45,24 @@ class EngineState(Protocol):
     def num_free_blocks(self) -> int: ...
 
 
+class AuditHead(Protocol):
+    """The end of an audit log."""
+
+    @property
+    def number(self) -> int: ...
+    @property
+    def gauge(self) -> int: ...
+
+
+class AuditState(Protocol):
+    """What is read from the audit log when the metrics are read."""
+
+    @property
+    def head(self) -> AuditHead: ...
+    @property
+    def num_lost(self) -> int: ...
+
+
 class BatchHistogram(Collector):
     """A histogram of what comes many times a batch, for one thread: the library's takes a
     microsecond a value, as long as choosing a token does.
@@ -81,6 +99,7 @@ class Metrics:
         self._define_request_series()
         self._define_token_series()
         self._define_engine_series()
+        self._define_audit_series()
         self._build = self._gauge(
             "appliance_build_info", "What is running; always 1.", *BUILD_LABELS
         )
@@ -151,6 +170,18 @@ class Metrics:
         self._used_blocks = self._gauge("appliance_kv_used_blocks", "Key-value blocks taken.")
         self._total_blocks = self._gauge("appliance_kv_total_blocks", "Key-value blocks in all.")
 
+    def _define_audit_series(self) -> None:
+        self._audit_entries = self._gauge(
+            "appliance_audit_entries", "The number of the last entry of the audit log."
+        )
+        self._audit_head = self._gauge(
+            "appliance_audit_head",
+            "The first 13 digits of the last entry's hash, for `appliance audit verify --head`.",
+        )
+        self._audit_lost = self._gauge(
+            "appliance_audit_lost_entries", "Entries that the disk did not take in time."
+        )
+
     def _counter(self, name: str, help_text: str, *labels: str) -> Counter:
         return Counter(name, help_text, labels, registry=self._registry)
 
@@ -176,6 +207,11 @@ class Metrics:
         self._waiting.set_function(lambda: engine.num_waiting)
         self._used_blocks.set_function(lambda: engine.num_used_blocks)
         self._total_blocks.set_function(lambda: engine.num_used_blocks + engine.num_free_blocks)
+
+    def watch_audit(self, log: AuditState) -> None:
+        self._audit_entries.set_function(lambda: log.head.number)
+        self._audit_head.set_function(lambda: log.head.gauge)
+        self._audit_lost.set_function(lambda: log.num_lost)
 
     def observe_request(self, route: str, status: int, duration_s: float) -> None:
         self._requests.labels(route, str(status)).inc()

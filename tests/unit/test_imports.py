@@ -41,7 +41,7 @@ RULES = {
     "engine.runners": Rule("errors engine", "huggingface_hub numpy torch transformers"),
     "completion": Rule("errors engine text", "numpy pydantic"),
     "models": Rule("errors machine settings engine text completion", "numpy torch"),
-    "access": Rule("errors"),
+    "access": Rule("errors", "jwt"),
     "api.http": Rule(
         "errors logs metrics completion api.schema",
         "fastapi pydantic pydantic_core starlette",

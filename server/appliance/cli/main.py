@@ -10,7 +10,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from appliance import __version__
-from appliance.cli import chat, complete, quantize, serve, version
+from appliance.cli import audit, chat, complete, key, quantize, serve, version
 from appliance.cli.parsing import ArgumentParser, CommandGroup, HelpFormatter, examples
 from appliance.console.terminal import Terminal, discard_unwritten, open_missing_streams
 from appliance.errors import ApplianceError
@@ -26,6 +26,8 @@ OWN_COMMANDS = CommandGroup(
         "serve": serve,
         "chat": chat,
         "complete": complete,
+        "key": key,
+        "audit": audit,
         "quantize": quantize,
         "version": version,
     },

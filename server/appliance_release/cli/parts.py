@@ -1,46 +1,16 @@
-"""The parts of a command: adds the parser of each one, and runs the chosen one."""
+"""What the parts of release commands have in common, beside what those of all commands have."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from appliance.cli.parsing import HelpFormatter
+from appliance.cli.parts import add_part, add_parts, run_part
 
 if TYPE_CHECKING:
-    import argparse
+    from appliance.cli.parsing import ArgumentParser
 
-    from appliance.cli.parsing import ArgumentParser, Commands
-
-    Act = Callable[[argparse.Namespace, Mapping[str, str]], int]
-
-
-def add_parts(parser: ArgumentParser) -> Commands:
-    """Adds the list of parts; a command line must name one of them."""
-    return parser.add_subparsers(dest="part", metavar="WHAT", title="commands", required=True)
-
-
-def add_part(
-    parts: Commands,
-    name: str,
-    act: Act,
-    *,
-    summary: str,
-    description: str | None = None,
-    examples: str | None = None,
-) -> ArgumentParser:
-    """Adds a part that `act` runs."""
-    parser = parts.add_parser(
-        name,
-        help=summary,
-        description=description or f"{summary[0].upper()}{summary[1:]}.",
-        epilog=examples,
-        formatter_class=HelpFormatter,
-        allow_abbrev=False,
-    )
-    parser.set_defaults(act=act)
-    return parser
+__all__ = ["add_directory", "add_part", "add_parts", "run_part"]
 
 
 def add_directory(parser: ArgumentParser) -> None:
@@ -51,8 +21,3 @@ def add_directory(parser: ArgumentParser) -> None:
         metavar="DIR",
         help="where overlays/ and pins/ are [default k8s]",
     )
-
-
-def run_part(arguments: argparse.Namespace, environ: Mapping[str, str]) -> int:
-    act: Act = arguments.act
-    return act(arguments, environ)
