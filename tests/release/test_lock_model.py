@@ -78,6 +78,15 @@ def test_a_list_that_goes_on_in_a_file_of_this_machine_is_refused(
     assert "says that its list goes on at file:///etc/passwd" in capsys.readouterr().err
 
 
+def test_a_list_that_goes_on_at_another_host_is_asked_for_without_the_token(
+    hub: FakeHub, out: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    hub.page_size, hub.next_page = 3, f"{hub.cdn_url}/blobs/config.json"
+    assert lock(hub, out) == 4
+    assert "sent no list of files" in capsys.readouterr().err
+    assert [each.authorization for each in hub.requests if each.host == "cdn"] == [None]
+
+
 def test_a_name_with_slashes_can_be_a_revision(hub: FakeHub, out: Path) -> None:
     assert lock(hub, out, "--revision", "refs/pr/1") == 0
     assert read(out)["revision"] == REVISION
