@@ -1,1 +1,1 @@
-"""Generations: locks, pins and manifests of what is released; never HTTP."""
+"""Locks, builds, carries, pins and checks releases; serves no HTTP."""

@@ -1,4 +1,4 @@
-"""Runs `python -m appliance_release`: the command line where no package is installed."""
+"""Runs the command line, release commands included, where no package is installed."""
 
 from appliance.cli.main import OWN_COMMANDS, main
 from appliance_release.cli.groups import GROUPS

@@ -1,4 +1,4 @@
-"""Runs kubectl and git: no shell, a time limit, and their own words when they fail."""
+"""Runs kubectl and git without a shell and within a time limit; errors quote their output."""
 
 from __future__ import annotations
 
@@ -45,13 +45,13 @@ def run_program(command: list[str], /, *, timeout_s: float = 60.0) -> str:
 
 
 def _said(errors: str) -> str:
-    """Without the log lines that kubectl puts before its own message."""
+    """Removes the log lines that kubectl puts before its message."""
     lines = [line for line in errors.strip().splitlines() if not _LOG_LINE.match(line)]
     return ("\n".join(lines) or errors.strip() or "nothing")[:MAX_SHOWN_CHARS]
 
 
 def git_author(run: Run) -> str | None:
-    """Who git would say commits here; None where nobody told git."""
+    """Returns the author that git would use; None if none is configured."""
     try:
         name, email = (
             run(["git", "config", "--get", f"user.{key}"], timeout_s=10).strip()

@@ -100,7 +100,7 @@ def test_a_name_with_slashes_can_be_a_revision(hub: FakeHub, out: Path) -> None:
         ("hf_denied", ["(403)", "Accept the licence"]),
     ],
 )
-def test_a_closed_door_is_told_with_the_way_in(
+def test_a_refusal_names_the_way_in(
     token: str | None,
     words: list[str],
     hub: FakeHub,
@@ -180,12 +180,12 @@ def test_a_mirror_may_lie_below_a_path(hub: FakeHub, out: Path) -> None:
     assert all(path.startswith(hub.prefix) for path in hub.paths())
 
 
-def test_what_is_no_hub_is_told(
+def test_what_is_no_hub_is_named(
     hub: FakeHub, out: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     hub.answers_html = True
     assert lock(hub, out) == 4
-    assert "is no JSON; is" in capsys.readouterr().err
+    assert "is not JSON; is" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("token", ["hf_a\nb", "hf_ä", "hf a", "hf_\x7f"])
@@ -194,7 +194,7 @@ def test_a_token_that_cannot_be_one_is_refused_unshown(
 ) -> None:
     assert lock(hub, out, token=token) == 2
     message = capsys.readouterr().err
-    assert "HF_TOKEN holds" in message
+    assert "HF_TOKEN contains" in message
     assert token not in message
 
 
@@ -222,7 +222,7 @@ def test_a_hub_that_is_away_is_named(
 def test_a_token_is_never_sent_in_the_clear(out: Path, capsys: pytest.CaptureFixture[str]) -> None:
     arguments = ["lock", "model", REPOSITORY, "--endpoint", "http://hub.example"]
     assert main([*arguments, "--out", str(out)], {"HF_TOKEN": TOKEN}) == 2
-    assert "is not https, so HF_TOKEN would be sent" in capsys.readouterr().err
+    assert "is not https, so others could read HF_TOKEN" in capsys.readouterr().err
 
 
 def test_a_file_of_more_than_5_gb_needs_a_word(

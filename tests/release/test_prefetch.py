@@ -96,12 +96,10 @@ def test_a_hub_that_stays_away_ends_the_run_and_keeps_what_came(
 ) -> None:
     hub.cut_after, hub.num_cuts = 0, 1000
     assert prefetch(hub, lock, "--no-store") == 4
-    assert "the same command goes on from it" in capsys.readouterr().err
+    assert "same command goes on from there" in capsys.readouterr().err
 
 
-def test_a_link_to_storage_that_has_become_too_old_is_asked_for_anew(
-    hub: FakeHub, lock: Path
-) -> None:
+def test_an_expired_link_to_storage_is_asked_for_again(hub: FakeHub, lock: Path) -> None:
     hub.num_expired = 1
     assert prefetch(hub, lock, "--no-store") == 0
 
@@ -112,7 +110,7 @@ def test_what_storage_refuses_is_no_matter_of_a_licence_and_its_signature_is_not
     hub.num_expired = 1000
     assert prefetch(hub, lock, "--no-store") == 4
     said = capsys.readouterr().err
-    assert "answered 403, as it does when a link is too old" in said
+    assert "answered 403, as it does when a link has expired" in said
     assert "licence" not in said
     assert "signature" not in said
 
@@ -183,7 +181,7 @@ def test_a_disk_that_is_too_small_is_found_before_the_download(
     assert hub.requests == []
 
 
-def test_a_gated_model_without_a_token_is_told_with_the_way_in(
+def test_the_refusal_of_a_gated_model_names_the_way_in(
     hub: FakeHub, lock: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert prefetch(hub, lock, "--no-store", environ={}) == 4
@@ -203,7 +201,7 @@ def test_a_locked_folder_is_copied_and_verified(
     assert "is not the file that was locked" in capsys.readouterr().err
 
 
-def test_a_nix_that_does_not_work_is_left_out_and_told(
+def test_a_nix_that_does_not_work_is_left_out_and_named(
     hub: FakeHub,
     lock: Path,
     tmp_path: Path,

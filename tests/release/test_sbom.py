@@ -134,7 +134,7 @@ def test_a_file_is_written_whole(tmp_path: Path, capsys: pytest.CaptureFixture[s
 
 
 @pytest.mark.parametrize(
-    ("name", "words"), [("absent", "does not exist"), ("empty", "nothing to make a bill of")]
+    ("name", "words"), [("absent", "does not exist"), ("empty", "cannot have a bill")]
 )
 def test_what_is_no_part_is_refused(
     name: str, words: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 def install(
     directory: Path, manifest: Manifest, *, store: NixStore | None, into: Path, terminal: Terminal
 ) -> list[str]:
-    """Store paths go into the Nix store, models below `into`; what each became, a line each."""
+    """Puts store paths into the Nix store and models below `into`; returns a line for each."""
     lines = []
     if manifest.store_paths:
         if store is None:

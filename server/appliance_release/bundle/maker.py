@@ -1,4 +1,4 @@
-"""Makes one directory that holds a whole release, and installs from it without a network."""
+"""Makes one signed directory that holds a whole release."""
 
 from __future__ import annotations
 
@@ -28,14 +28,14 @@ CACHE = "nix-cache"
 MODELS = "models"
 FILES = "files"
 SBOM = "sbom.json"
-# What Flox keeps beside what it was given.
+# Flox writes these folders itself.
 FLOX_LEFTOVERS = {"cache", "run", "log", "lib"}
 CHUNK_BYTES = 1 << 20
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BundleMaker:
-    """What goes into a bundle and who signs it."""
+    """The parts of a bundle and the key that signs it."""
 
     store_paths: Sequence[Path]
     model_locks: Sequence[Path]
@@ -48,7 +48,7 @@ class BundleMaker:
     terminal: Terminal
 
     def make(self, directory: Path) -> Manifest:
-        """The signature comes last: a bundle that was not finished is not signed."""
+        """Makes the bundle. Signs last, so that an unfinished bundle has no signature."""
         if directory.exists() and any(directory.iterdir()):
             raise ReleaseError(f"{directory} is not empty. Name a new folder for the bundle.")
         check_key(self.key)
@@ -88,13 +88,13 @@ class BundleMaker:
             top = self.store.top_path(path) if self.store is not None else None
             if top is None:
                 raise ReleaseError(
-                    f"{path} leads to no path of the Nix store. Build it first: nix build."
+                    f"{path} is no path of the Nix store. Build it first: nix build."
                 )
             found.append(top)
         return sorted(set(found))
 
     def _find(self, lock: ModelLock, lock_path: Path, name: str) -> Path:
-        """A file of a model: in the folder it came from, prefetched, or in the Nix store."""
+        """Finds a file of a model in its own folder, among the prefetched, or in the Nix store."""
         pin = lock.files[name]
         folders = [
             source_folder(lock, lock_path),

@@ -1,4 +1,4 @@
-"""The signed manifest of a bundle: each file's hash, and what does not agree with it."""
+"""Writes and verifies the manifest of a bundle: the size and hash of each file."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ _STORE_PATH = re.compile(r"/[\w./-]+/[0-9a-z]{32}-[\w.+?=-]+", re.ASCII)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Manifest:
-    """What a bundle holds. Store paths are what was asked for; their closure comes along."""
+    """The contents of a bundle. `store_paths` are the requested ones, without their closure."""
 
     version: str
     store_paths: tuple[str, ...]
@@ -54,7 +54,7 @@ class Manifest:
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """A manifest, what is wrong with its signature, and each file that is not as it says."""
+    """A manifest, the fault of its signature, and the fault of each file that differs."""
 
     manifest: Manifest
     signature_problem: str | None
@@ -74,7 +74,7 @@ def write_manifest(
     models: Sequence[str],
     hasher: FileHasher,
 ) -> Manifest:
-    """Of everything that lies in the directory now."""
+    """Writes the manifest of every file in the directory."""
     names = sorted(set(list_files(directory)) - {MANIFEST, SIGNATURE})
     for name in names:
         if not _PLAIN_PATH.fullmatch(name) or (directory / name).is_symlink():
@@ -92,7 +92,7 @@ def write_manifest(
 
 
 def verify(directory: Path, trusted: Sequence[Path], hasher: FileHasher) -> Verdict:
-    """Raises ReleaseError only where there is no manifest to compare with."""
+    """Checks signature and files; raises ReleaseError only if there is no manifest."""
     if not (directory / MANIFEST).is_file():
         raise ReleaseError(f"{directory} is no bundle: it has no {MANIFEST}.")
     content = read_bytes(directory / MANIFEST, max_bytes=MAX_MANIFEST_BYTES)
@@ -127,7 +127,7 @@ def _compare(directory: Path, manifest: Manifest, hasher: FileHasher) -> Iterato
 
 
 def list_files(directory: Path) -> Iterator[str]:
-    """Every file and link below, relative; links to folders are not followed."""
+    """Lists every file and link below, by relative path; follows no links to folders."""
     for parent, folders, names in os.walk(directory):
         links = [name for name in folders if Path(parent, name).is_symlink()]
         for name in (*names, *links):
@@ -135,7 +135,7 @@ def list_files(directory: Path) -> Iterator[str]:
 
 
 def _parse(content: bytes) -> Manifest:
-    """A stranger's manifest: no name in it leads out of the bundle."""
+    """Parses an untrusted manifest; refuses names that lead out of the bundle."""
     found = parse_object(content, MANIFEST)
     if found.get("bundle") != VERSION:
         raise ReleaseError(

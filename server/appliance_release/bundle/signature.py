@@ -13,14 +13,14 @@ from appliance.errors import ReleaseError
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-# A signature holds for this purpose only: one made to log in or for a commit is none of ours.
+# ssh-keygen signs for a purpose: a signature of a login or a commit is not valid here.
 NAMESPACE = "llama-appliance-bundle"
 SIGNER = "bundle"
 KEY_TYPES = ("ssh-ed25519", "sk-ssh-ed25519@openssh.com")
 
 
 def make_key(path: Path) -> Path:
-    """A new key pair without a passphrase; the path of its public half."""
+    """Makes a key pair without a passphrase; returns the path of its public half."""
     public = path.with_name(f"{path.name}.pub")
     for each in (path, public):
         if each.exists():
@@ -31,13 +31,13 @@ def make_key(path: Path) -> Path:
 
 
 def check_key(key: Path) -> None:
-    """Asked before long work, so that it does not fail at its end."""
+    """Raises ReleaseError if there is no key; called before long work, which needs it last."""
     if not key.is_file():
         raise ReleaseError(f"{key} is no key file. Make one: appliance bundle keygen {key}")
 
 
 def sign(path: Path, key: Path) -> Path:
-    """Writes `path`.sig. A key with a passphrase is asked for on the terminal or of ssh-agent."""
+    """Writes `path`.sig. ssh-keygen asks for a passphrase, or uses ssh-agent."""
     check_key(key)
     signature = path.with_name(f"{path.name}.sig")
     signature.unlink(missing_ok=True)
@@ -46,7 +46,7 @@ def sign(path: Path, key: Path) -> Path:
 
 
 def read_public_key(path: Path) -> str:
-    """Type and key of a file such as id_ed25519.pub, without its comment."""
+    """Returns type and key of a file such as id_ed25519.pub, without its comment."""
     try:
         words = path.read_text(encoding="utf-8").split()
     except (OSError, UnicodeDecodeError) as error:
@@ -59,7 +59,7 @@ def read_public_key(path: Path) -> str:
 
 
 def problem_with(content: bytes, signature: Path, trusted: Sequence[Path]) -> str | None:
-    """Why the signature does not vouch for `content`; None when a trusted key made it."""
+    """Returns why no trusted key signed `content`; None if one did."""
     if not signature.is_file():
         return "it is not signed"
     keys = [read_public_key(path) for path in trusted]

@@ -1,4 +1,4 @@
-"""`appliance bundle`: a whole release in one signed directory, for places without a network."""
+"""`appliance bundle`: carries a whole release, as one signed directory, to offline machines."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def add_parser(commands: Commands) -> None:
                 "on the machine that builds",
             ),
             ("appliance bundle verify out --trust release.pub", "anywhere, before it is used"),
-            ("appliance bundle import out --trust release.pub", "on the machine without network"),
+            ("appliance bundle import out --trust release.pub", "on the offline machine"),
         ),
     )
     parts = add_parts(parser)
@@ -199,7 +199,7 @@ def import_(arguments: argparse.Namespace, environ: Mapping[str, str]) -> int:
     from appliance_release.locks.nix_store import NixStore
 
     if not arguments.trust and not arguments.unverified:
-        raise SettingsError("Whom do you trust? Name the public key that may sign: --trust FILE.")
+        raise SettingsError("Name the public key that may sign this bundle: --trust FILE.")
     verdict = judge(arguments)
     terminal = Terminal(sys.stderr)
     if verdict.problems:

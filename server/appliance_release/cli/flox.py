@@ -1,4 +1,4 @@
-"""`appliance flox check`: what Flox would refuse in an environment, said without Flox."""
+"""`appliance flox check`: finds without Flox what Flox would refuse in an environment."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def _add_check(parts: Commands) -> None:
         examples=examples(
             ("appliance flox check llama-runtime", "one environment, and those inside of it"),
             ("appliance flox check a/manifest.toml --json", "one file, for programs"),
-            after="What is legal but seldom meant is a warning.\n"
+            after="What is legal but rarely intended is a warning.\n"
             "Exit code 0: nothing is wrong; 1: there are errors, or warnings with --strict;\n"
             "2: there is nothing to check at the path.",
         ),

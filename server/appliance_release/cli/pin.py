@@ -1,4 +1,4 @@
-"""`appliance pin`: which generation an overlay runs, and moves it to another."""
+"""`appliance pin`: shows which generation an overlay runs, and changes it."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def add_parser(commands: Commands) -> None:
         "pin",
         summary="which generation an overlay runs",
         description="Show, change and check which generation of the environment each overlay"
-        "\nruns. A change rewrites one line of one file and tells the history; it reaches"
+        "\nruns. A change rewrites one line of one file and adds to the history; it reaches"
         "\nthe cluster when you apply or commit it.",
         examples=examples(
             ("appliance pin show", "what each overlay runs"),
@@ -135,8 +135,8 @@ def _report(moved: Moved) -> int:
     before, after = moved.before, moved.after
     if before.value == after.value:
         print(f"{after.overlay} is pinned to {after.value} already.")
-        if moved.untold is not None:
-            print(f"The history left it at {moved.untold}; now it tells of this change, too.")
+        if moved.unrecorded is not None:
+            print(f"The history had {moved.unrecorded}; now it has this change, too.")
         return 0
     print(f"{after.overlay}: {before.value} -> {after.value}   ({after.where})")
     if moved.lower is not None:

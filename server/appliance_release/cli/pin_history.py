@@ -1,4 +1,4 @@
-"""`appliance pin history`: who moved which pin, when and why, and whether that was altered."""
+"""`appliance pin history`: shows who moved which pin, and checks that nothing was altered."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`appliance pin lint`: what is wrong with manifests, told before a cluster is."""
+"""`appliance pin lint`: finds faults in manifests before a cluster gets them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`appliance pin record`: what is known of a generation: its lock, store paths and hashes."""
+"""`appliance pin record`: binds a generation to its lock, store paths and hashes."""
 
 from __future__ import annotations
 

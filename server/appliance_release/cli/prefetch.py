@@ -1,4 +1,4 @@
-"""`appliance prefetch`: downloads a locked model so that what follows needs no network."""
+"""`appliance prefetch`: downloads a locked model, so that a build needs no network."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def add_parser(commands: Commands) -> None:
         "--cache",
         type=Path,
         metavar="DIR",
-        help="where unfinished downloads and model directories lie [default ~/.cache/appliance]",
+        help="for unfinished downloads and model directories [default ~/.cache/appliance]",
     )
     parser.add_argument(
         "--no-store", action="store_true", help="make a model directory although there is Nix"

@@ -1,4 +1,4 @@
-"""`appliance rollout`: whether a cluster runs what is pinned, and why a rollout hangs."""
+"""`appliance rollout`: compares a cluster with its pin, and says why a rollout hangs."""
 
 from __future__ import annotations
 
@@ -31,9 +31,9 @@ MAX_FAILURES = 3  # in a row, of asking a cluster that is watched
 
 CODES = """exit codes:
    0  every pod runs what is pinned, and the rollout is finished
-   4  the question could not be asked
-  10  drift: a Deployment or pod was told another generation
-  11  unpinned: a Deployment or pod was told no generation
+   4  the cluster could not be asked
+  10  drift: a Deployment or pod has another generation
+  11  unpinned: a Deployment or pod has no generation
   12  tampered: other hashes than recorded, or an annotation changed later
   13  unknown: a pod does not answer, or nothing is recorded to compare with
   14  the rollout is not finished, or has failed"""
@@ -47,14 +47,17 @@ def add_parser(commands: Commands) -> None:
         description="Compare what an overlay pins with what runs in the cluster, through kubectl"
         "\nand your own credentials. Nothing is changed.",
         examples=examples(
-            ("appliance rollout status production", "what pods were told, and why it hangs"),
+            (
+                "appliance rollout status production",
+                "what pods run, and why it hangs",
+            ),
             ("appliance rollout status production --watch", "until the rollout is finished"),
             ("appliance rollout verify production", "what servers report, against the record"),
             after=CODES,
         ),
     )
     parts = add_parts(parser)
-    _add(parts, "status", "what pods were told to run, and why a rollout hangs (reads objects)")
+    _add(parts, "status", "what pods run, and why a rollout hangs (reads objects)")
     _add(parts, "verify", "ask each server for its hashes, too (needs pods/portforward)")
 
 
@@ -101,7 +104,7 @@ def show(
 
 
 def watch(cluster: Cluster, target: Target, timeout_s: float, terminal: Terminal) -> None:
-    """Until it is finished, has failed or time is up; then the table says the rest."""
+    """Shows progress until the rollout is finished, has failed or `timeout_s` has passed."""
     started_s = time.monotonic()
     shown = ""
     for rollout in follow(cluster, target):
@@ -121,7 +124,7 @@ def watch(cluster: Cluster, target: Target, timeout_s: float, terminal: Terminal
 
 
 def follow(cluster: Cluster, target: Target) -> Iterator[Rollout]:
-    """Again and again; a cluster that does not answer once or twice is asked again."""
+    """Yields the rollout again and again; raises when a cluster fails to answer in a row."""
     from appliance_release.rollout.state import read_rollout
 
     num_failures = 0
@@ -167,7 +170,7 @@ def describe(rollout: Rollout, ink: Ink, *, is_verified: bool) -> Iterator[str]:
     target = rollout.target
     yield ink.bold(f"Deployment {target.deployment} in {target.namespace}")
     yield f"  pinned   {target.pinned}"
-    yield f"  told     {rollout.told or 'no generation'}"
+    yield f"  applied  {rollout.configured or 'no generation'}"
     yield f"  rollout  {state(rollout)}"
     for reason in rollout.reasons:
         yield ink.warning(f"  {printable(reason)}")
@@ -189,7 +192,7 @@ def state(rollout: Rollout) -> str:
 def describe_pod(pod: PodState, ink: Ink, *, is_verified: bool) -> Iterator[str]:
     ready = "ready" if pod.is_ready else pod.phase.lower()
     restarts = f", {pod.restarts} restarts" if pod.restarts else ""
-    yield f"  {pod.name}  told {pod.told or 'nothing'}, {ready}{restarts}"
+    yield f"  {pod.name}  {pod.configured or 'no generation'}, {ready}{restarts}"
     if is_verified and pod.hashes is not None:
         hashes = ", ".join(f"{name} {short_hash(value)}" for name, value in pod.hashes.items())
         yield f"    reports {printable(str(pod.reported))}: {printable(hashes)}"
@@ -201,7 +204,7 @@ def describe_pod(pod: PodState, ink: Ink, *, is_verified: bool) -> Iterator[str]
 MEANINGS = {
     "OK": "ok: what runs is what is pinned",
     "UNKNOWN": "unknown: not all of it could be compared",
-    "DRIFT": "drift: something was told another generation. Apply the overlay, or change its pin.",
+    "DRIFT": "drift: something runs another generation. Apply the overlay, or change its pin.",
     "UNFINISHED": "not finished: pods of the pinned generation are not all available yet",
     "UNPINNED": "unpinned: what runs depends on when it started. Pin it and apply.",
     "TAMPERED": "tampered: what runs is not what was recorded of this generation",

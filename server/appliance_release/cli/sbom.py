@@ -1,4 +1,4 @@
-"""`appliance sbom`: writes what something is made of, for those who have to know."""
+"""`appliance sbom`: writes a bill of materials."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def add_parser(commands: Commands) -> None:
         description="Write a bill of materials in CycloneDX 1.6 (JSON): Python packages with their"
         "\nlicences, models with revision, licence and the SHA-256 of each file, and for a"
         "\nNix store path everything it refers to, with hashes. The same parts give the"
-        "\nsame bytes: nothing in it depends on time or machine unless asked.",
+        "\nsame bytes: nothing in it depends on time or machine without --timestamp.",
         examples=examples(
             ("appliance sbom .venv llama-build/models/pebble.lock.json", "of a checkout"),
             ("appliance sbom result result-1 --out sbom.json", "of what Nix built"),

@@ -30,7 +30,7 @@ LINE_OF_ERROR = re.compile(r" \(at line (\d+), column \d+\)")
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """A complaint with the place a reader can go to."""
+    """A complaint and its place."""
 
     file: Path
     line: int
@@ -43,7 +43,7 @@ class Finding:
 
 
 def find_manifests(path: Path) -> list[Path]:
-    """The manifest that `path` is, or those of all environments at and below a directory."""
+    """Finds the manifest at `path`, or those of all environments in a directory."""
     if path.is_file():
         return [path]
     if not path.is_dir():
@@ -60,7 +60,7 @@ def find_manifests(path: Path) -> list[Path]:
 
 
 def check_environment(manifest_file: Path) -> list[Finding]:
-    """All that can be said of one manifest, and of its environment if it lies in one."""
+    """Checks one manifest, and the rest of its environment if it is in one."""
     findings, manifest = check_manifest(manifest_file)
     folder = environment_folder(manifest_file)
     if folder is not None:
@@ -72,7 +72,7 @@ def check_environment(manifest_file: Path) -> list[Finding]:
 
 
 def environment_folder(manifest_file: Path) -> Path | None:
-    """The `.flox` that a manifest lies in, if it does."""
+    """Returns the `.flox` that a manifest is in, or None."""
     env = manifest_file.absolute().parent
     if env.name != "env" or env.parent.name != ".flox":
         return None
@@ -81,7 +81,7 @@ def environment_folder(manifest_file: Path) -> Path | None:
 
 
 def check_manifest(file: Path) -> tuple[list[Finding], Manifest]:
-    """What is wrong with a manifest, and what tomllib reads in it."""
+    """Returns the findings of a manifest, and the values that tomllib reads."""
     try:
         source = read_text(file)
         manifest = tomllib.loads(source)
@@ -111,7 +111,7 @@ def read_text(file: Path) -> str:
 
 
 def check_version(manifest: Manifest) -> tuple[str, list[Complaint]]:
-    """The schema version to check by: the declared one, or the newest."""
+    """Returns the schema version to check by: the declared one, or the newest."""
     known = f"version = 1, or schema-version = one of {', '.join(VERSIONS[1:])}"
     old, new = manifest.get("version"), manifest.get("schema-version")
     is_old = type(old) is int and old == 1 and new is None
@@ -132,7 +132,7 @@ def check_version(manifest: Manifest) -> tuple[str, list[Complaint]]:
 
 
 def newer_than_needed(manifest: Manifest, version: str) -> Iterator[Complaint]:
-    """A manifest may shut out machines with an older Flox for nothing."""
+    """Finds a schema version that excludes older versions of Flox without need."""
     older = VERSIONS[1 : VERSIONS.index(version)]
     enough = (each for each in older if not any(MANIFEST.check(manifest, (), each)))
     if (needed := next(enough, None)) is not None:
@@ -160,7 +160,7 @@ def finding(file: Path, source: str, spans: dict[KeyPath, Span], complaint: Comp
 
 
 def check_description(file: Path) -> Iterator[Finding]:
-    """env.json: what the environment is called."""
+    """Checks env.json, which names the environment."""
 
     def error(key: str, message: str) -> Finding:
         return Finding(file, 1, key, "error", message)
@@ -182,7 +182,7 @@ def check_description(file: Path) -> Iterator[Finding]:
 
 
 def check_lock(file: Path, manifest: Manifest) -> Iterator[Finding]:
-    """manifest.lock: there, one that Flox has written, and of this manifest."""
+    """Checks that manifest.lock is there, is Flox's, and belongs to this manifest."""
     if not file.exists():
         message = (
             "manifest.lock is missing: it holds what the packages resolve to, and `flox publish` "
@@ -196,7 +196,7 @@ def check_lock(file: Path, manifest: Manifest) -> Iterator[Finding]:
         yield Finding(file, 1, "", "error", problem.message)
         return
     if found.get("lockfile-version") != 1:
-        message = "manifest.lock has no lockfile-version 1; let Flox write it anew."
+        message = "manifest.lock has no lockfile-version 1; let Flox write it again."
         yield Finding(file, 1, "lockfile-version", "error", message)
         return
     packages = found.get("packages")

@@ -1,7 +1,7 @@
-"""On which lines of a TOML text each key and each element of a list stands.
+"""Finds the lines of each key and each list element in a TOML text.
 
 tomllib says what a text means, not where, and tomlkit, which keeps the text, does not count lines
-either. Only texts that tomllib has accepted come here, so this reads structure and checks nothing.
+either. The text must be one that tomllib accepts: this reads structure and checks nothing.
 """
 
 from __future__ import annotations
@@ -28,14 +28,14 @@ OTHER_VALUE = re.compile(r"[^,\]}#\n]+")  # numbers, booleans, dates with a spac
 
 @dataclass(frozen=True, slots=True)
 class Span:
-    """From the line of a key to the last line of its value; the first line of a text is 1."""
+    """The line of a key and the last line of its value, counted from 1."""
 
     first: int
     last: int
 
 
 def locate_keys(text: str) -> dict[KeyPath, Span]:
-    """Every path that `tomllib.loads(text)` leads along, to the lines where it is written."""
+    """Maps every path in `tomllib.loads(text)` to its lines."""
     scanner = _Scanner(text)
     scanner.read_document()
     return scanner.spans
@@ -80,7 +80,7 @@ class _Scanner:
         return path
 
     def resolve(self, names: list[str]) -> KeyPath:
-        """The names of a header as a path: through the newest element of each array of tables."""
+        """Turns a header's names into a path through the last element of each array of tables."""
         path: KeyPath = ()
         for name in names:
             path = (*path, name)
@@ -139,7 +139,7 @@ class _Scanner:
         return bisect.bisect_left(self.newlines, position) + 1
 
     def match(self, pattern: re.Pattern[str]) -> str:
-        """What matches here, stepped over; an empty string if nothing does."""
+        """Steps over what matches here and returns it; an empty string if nothing does."""
         found = pattern.match(self.text, self.at)
         if found is None:
             return ""
@@ -147,7 +147,7 @@ class _Scanner:
         return found[0]
 
     def skip(self, pattern: re.Pattern[str]) -> bool:
-        """Whether anything is left after what matches here."""
+        """Steps over what matches here; True if text remains."""
         self.match(pattern)
         return self.at < len(self.text)
 

@@ -1,8 +1,8 @@
-"""The package files in `.flox/pkgs`: their names, and what a bare `flox build` would trip over.
+"""Checks the package files in `.flox/pkgs`: their names, and their shapes.
 
 Flox takes every `*.nix` file there for a package, calls it with what nixpkgs has under the names of
-its arguments, and builds what comes back. Whether that is a derivation only Nix can tell; here the
-shapes are found that never are: a function of a function, a set, and what other files import.
+its arguments, and builds what comes back. Only Nix knows whether that is a derivation; this finds
+the shapes that never are: a function of a function, a set, and files that other files import.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ class PackageFile:
 
 
 def find_packages(folder: Path, prefix: str = "") -> Iterator[PackageFile]:
-    """As Flox does: NAME.nix, NAME/default.nix, and folders without one as sets of packages."""
+    """Finds packages as Flox does: NAME.nix, NAME/default.nix, other folders as sets of them."""
     for path in sorted(folder.iterdir()) if folder.is_dir() else ():
         if path.is_dir() and (path / "default.nix").is_file():
             yield PackageFile(prefix + path.name, path / "default.nix")
@@ -37,7 +37,7 @@ def find_packages(folder: Path, prefix: str = "") -> Iterator[PackageFile]:
 
 
 def check_packages(folder: Path, builds: Mapping[str, object]) -> Iterator[tuple[Path, Complaint]]:
-    """Each complaint with the file it is about; `builds` is the manifest's [build]."""
+    """Returns each complaint with its file; `builds` is the manifest's [build]."""
     packages = list(find_packages(folder))
     imported = {path: by for each in packages for path, by in imports_of(each.file)}
     for each in packages:
@@ -77,7 +77,7 @@ def complaints_about(
 
 
 def imports_of(file: Path) -> Iterator[tuple[Path, Path]]:
-    """The .nix files that a file names by relative path, each with that file."""
+    """Maps each .nix file that another one names by relative path to that other."""
     text = NIX_COMMENT.sub(" ", read_text(file))
     for match in RELATIVE_PATH.finditer(text):
         path = file.parent / match[1]
@@ -87,12 +87,12 @@ def imports_of(file: Path) -> Iterator[tuple[Path, Path]]:
 
 
 def read_text(file: Path) -> str:
-    """Comments may be in any encoding."""
+    """Reads a file whose comments may be in any encoding."""
     return file.read_text(encoding="utf-8", errors="replace")
 
 
 def shape_of(text: str) -> str | None:
-    """What a file surely is that is no package; None if it may be one."""
+    """Names the shape of a file that is surely no package; None if it may be one."""
     text = NIX_COMMENT.sub(" ", text).lstrip()
     body = after_argument(text)
     if body is None:
@@ -104,7 +104,7 @@ def shape_of(text: str) -> str | None:
 
 
 def after_argument(text: str) -> str | None:
-    """The body of a function, or None if the text is not one: `{ a, b ? {} } @ c:` or `name:`."""
+    """Returns the body of a function, None for other texts: `{ a, b ? {} } @ c:` or `name:`."""
     if text.startswith("{"):
         depth = 0
         for position, mark in enumerate(text):

@@ -1,4 +1,4 @@
-"""What the keys of a Flox manifest must be to each other, and what is legal but seldom meant."""
+"""Checks how keys of a Flox manifest agree, and warns of what is legal but rarely intended."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ VARS_MAY_REFER_SINCE = (1, 14, 1)  # the CLI that began to order [vars] by what 
 
 
 def check_rules(manifest: Manifest, directory: Path | None) -> Iterator[Complaint]:
-    """Every rule, on those parts that have the right shape; `directory` is what holds `.flox`."""
+    """Applies every rule to parts of the right shape; `directory` is the parent of `.flox`."""
     for rule in RULES:
         yield from rule(manifest)
     if directory is not None:
@@ -33,7 +33,7 @@ def check_rules(manifest: Manifest, directory: Path | None) -> Iterator[Complain
 
 
 def table(parent: object, *names: str) -> Mapping[str, object]:
-    """The table at a path, or an empty one: wrong kinds have been complained about elsewhere."""
+    """Returns the table at a path; an empty one for a wrong kind, which the schema refuses."""
     for name in names:
         parent = parent.get(name) if isinstance(parent, dict) else None
     return parent if isinstance(parent, dict) else {}
@@ -123,7 +123,7 @@ def variables_have_names(manifest: Manifest) -> Iterator[Complaint]:
 
 
 def variables(manifest: Manifest) -> Iterator[tuple[KeyPath, str, str]]:
-    """Path, name and value of every variable, those of services included."""
+    """Yields path, name and value of every variable, those of services included."""
     tables: list[KeyPath] = [("vars",)]
     tables += [("services", service, "vars") for service in table(manifest, "services")]
     for path in tables:

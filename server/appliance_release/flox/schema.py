@@ -1,4 +1,4 @@
-"""The keys of a Flox manifest, each with its kind and the schema version that brought it."""
+"""Lists the keys of a Flox manifest, each with its kind and the schema version that added it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The kinds of values in a Flox manifest, and what is wrong with a value that is of another."""
+"""Defines the kinds of values in a Flox manifest, and checks a value against its kind."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def is_before(version: str, other: str) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class Complaint:
-    """What is wrong, or likely not meant, at one place of a manifest."""
+    """A fault, or a likely mistake, at one place of a manifest."""
 
     path: KeyPath
     message: str
@@ -43,7 +43,7 @@ class Kind(Protocol):
 
 
 def key_name(path: KeyPath) -> str:
-    """The path as one would write it in TOML, list positions in brackets."""
+    """Writes the path as in TOML, with list positions in brackets."""
     text = ""
     for part in path:
         if isinstance(part, int):
@@ -55,7 +55,7 @@ def key_name(path: KeyPath) -> str:
 
 
 def show(value: object) -> str:
-    """A value as TOML has it, on one line and not too long."""
+    """Writes a value as in TOML, on one line and not too long."""
     if isinstance(value, bool):
         return str(value).lower()
     if isinstance(value, dict):
@@ -99,7 +99,7 @@ class Leaf:
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """One of some strings, each with the version that brought it."""
+    """One of some strings, each with the version that added it."""
 
     options: Mapping[str, str]
 
@@ -142,7 +142,7 @@ class Key:
 
 @dataclass(frozen=True, slots=True)
 class Table:
-    """Known keys; others are refused, or names that the user chooses if `rest` says of what."""
+    """Known keys. Others are refused, or are the user's names for values of kind `rest`."""
 
     words: str
     keys: Mapping[str, Key] = field(default_factory=dict)
@@ -180,7 +180,7 @@ class Table:
 
 @dataclass(frozen=True, slots=True)
 class Tagged:
-    """A table of one of several shapes, told apart by the key that only one of them has."""
+    """A table of one of several shapes, chosen by the key that only one of them has."""
 
     words: str
     shapes: Mapping[str, Table]

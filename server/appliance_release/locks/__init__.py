@@ -1,1 +1,1 @@
-"""Locks: what a build is made of, pinned by size and hash."""
+"""Pins what a build is made of by size and hash."""

@@ -1,4 +1,4 @@
-"""Downloads one locked file: on from where the last attempt ended, checked by size and SHA-256."""
+"""Downloads one locked file: resumes earlier attempts, checks size and SHA-256."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ if TYPE_CHECKING:
     from appliance_release.locks.model_lock import PinnedFile
 
 CHUNK_BYTES = 1 << 20
-# Pauses before further attempts; an attempt that brought something starts the row anew.
+# Pauses before further attempts; an attempt that brought bytes starts again at the first.
 RETRY_DELAYS_S = (1.0, 2.0, 4.0, 8.0, 16.0)
 
-Count = Callable[[int], None]  # bytes that have come; negative when they are thrown away
+Count = Callable[[int], None]  # bytes that arrived; negative when they are discarded
 
 
 class Download:
-    """One file of a repository, in a part file that outlives this process."""
+    """The download of one file into a part file that outlives this process."""
 
     def __init__(self, hub: Hub, repository: str, url: str, pin: PinnedFile) -> None:
         self._hub = hub
@@ -40,7 +40,7 @@ class Download:
         self._pin = pin
 
     def fetch(self, part: Path, count: Count) -> None:
-        """Afterwards `part` holds exactly the locked bytes. `count` hears of all that is there."""
+        """Downloads the locked bytes into `part`; counts bytes that are there and that arrive."""
         with _locked(part) as file:
             was_begun = os.fstat(file.fileno()).st_size > 0
             if self._complete(file, count):
@@ -50,12 +50,12 @@ class Download:
                 return
             _empty(file, count)
         raise ReleaseError(
-            f"{self._url} is not the locked file: its SHA-256 is not {self._pin.sha256}. Somebody"
-            " changed it. Renew the lock if the change is meant."
+            f"{self._url} is not the locked file: its SHA-256 is not {self._pin.sha256}."
+            " The file was changed. Renew the lock if the change is intended."
         )
 
     def _complete(self, file: BufferedRandom, count: Count) -> bool:
-        """Whether the bytes are the locked ones, once all of them are there."""
+        """Downloads the missing bytes; True if all of them are the locked ones."""
         if os.fstat(file.fileno()).st_size > self._pin.size_bytes:
             file.truncate(0)
         digest = hashlib.sha256()
@@ -75,15 +75,15 @@ class Download:
                 delays = iter(RETRY_DELAYS_S)
             elif (delay_s := next(delays, None)) is None:
                 raise ReleaseError(
-                    f"{self._url} cannot be fetched: {problem}. What is there is kept; the same"
-                    " command goes on from it."
+                    f"{self._url} cannot be fetched: {problem}. The bytes so far are kept; the"
+                    " same command goes on from there."
                 )
             else:
                 time.sleep(delay_s)
         return digest.hexdigest() == self._pin.sha256
 
     def _receive(self, file: BufferedRandom, digest: _Hash, count: Count) -> _Hash:
-        """Append what one answer brings, up to the locked size."""
+        """Appends the bytes of one answer, up to the locked size."""
         offset = file.tell()
         with self._hub.open(self._url, self._repository, offset=offset) as response:
             if offset and response.status != 206:  # a server that does not know ranges
@@ -114,7 +114,7 @@ def _empty(file: BufferedRandom, count: Count) -> None:
 
 @contextmanager
 def _locked(part: Path) -> Iterator[BufferedRandom]:
-    """The part file, ours alone: two downloads into one would mix their bytes."""
+    """Opens the part file with a lock: two downloads into one would mix their bytes."""
     try:
         with part.open("a+b") as file:
             try:

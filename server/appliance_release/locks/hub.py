@@ -1,4 +1,4 @@
-"""Reads a model hub over its HTTP API; the token goes to the hub's own host and nowhere else."""
+"""Reads a model hub over its HTTP API; sends the token to the hub's own host alone."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ _NEXT_PAGE = re.compile(r'<([^>]+)>; *rel="next"')
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HubFile:
-    """A file as the listing has it; `sha256` only where large files are stored by hash."""
+    """A file of a listing; `sha256` is known of files that the hub stores by hash."""
 
     name: str
     size_bytes: int
@@ -48,7 +48,7 @@ class HubRevision:
 
 
 class Broken(Exception):
-    """The connection failed or the hub was out of order: another attempt may succeed."""
+    """The connection or the hub failed: another attempt may succeed."""
 
 
 class Hub:
@@ -58,24 +58,24 @@ class Hub:
         self.endpoint = endpoint.rstrip("/")
         token = (token or "").strip()
         if not token.isascii() or not all(char.isprintable() and char != " " for char in token):
-            raise SettingsError("HF_TOKEN holds spaces or signs that no token has. Set it anew.")
+            raise SettingsError("HF_TOKEN contains characters that no token has. Set it again.")
         self._has_token = bool(token)
         parts = _split(self.endpoint)
         if token and parts.scheme != "https" and parts.hostname not in LOOPBACK:
             raise SettingsError(
-                f"The endpoint {endpoint} is not https, so HF_TOKEN would be sent for all to read."
+                f"The endpoint {endpoint} is not https, so others could read HF_TOKEN on the way."
                 " Use https, or unset HF_TOKEN."
             )
         self._opener = urllib.request.build_opener(_Redirects(parts.scheme, parts.netloc, token))
 
     @classmethod
     def of(cls, endpoint: str | None, environ: Mapping[str, str]) -> Hub:
-        """The endpoint of a flag, else of HF_ENDPOINT; the token of HF_TOKEN."""
+        """Takes the endpoint from a flag, else from HF_ENDPOINT, and the token from HF_TOKEN."""
         endpoint = endpoint or environ.get("HF_ENDPOINT") or DEFAULT_ENDPOINT
         return cls(endpoint, environ.get("HF_TOKEN"))
 
     def resolve(self, repository: str, revision: str) -> HubRevision:
-        """The commit that a branch, tag or commit stands for at this moment."""
+        """Returns the commit that a branch, tag or commit names now."""
         path = f"/api/models/{repository}/revision/{quote(revision, safe='')}"
         answer, url, _ = self._json(self.endpoint + path, repository)
         found = answer.get("id") if isinstance(answer, dict) else None
@@ -89,7 +89,7 @@ class Hub:
         return HubRevision(repository=repository, revision=commit, license=_license(answer))
 
     def list_files(self, at: HubRevision) -> Iterator[HubFile]:
-        """The files at the top of the repository; what lies in folders belongs to no server."""
+        """Lists the files at the top of the repository; a server reads none in folders."""
         page: str | None = f"{self.endpoint}/api/models/{at.repository}/tree/{at.revision}"
         while page is not None:
             answer, url, headers = self._json(page, at.repository)
@@ -102,14 +102,14 @@ class Hub:
                 raise ReleaseError(f"{self.endpoint} says that its list goes on at {page}.")
 
     def read(self, at: HubRevision, name: str) -> bytes:
-        """A small file, whole."""
+        """Returns the content of a small file."""
         return self._read(self.file_url(at.repository, at.revision, name), at.repository)[0]
 
     def file_url(self, repository: str, revision: str, name: str) -> str:
         return f"{self.endpoint}/{repository}/resolve/{revision}/{quote(name)}"
 
     def open(self, url: str, repository: str, *, offset: int = 0) -> http.client.HTTPResponse:
-        """A file from `offset` on with status 206, or from its start with 200. Raises Broken."""
+        """Opens a file: from `offset` on (status 206) or from its start (200). Raises Broken."""
         headers = {"User-Agent": f"appliance/{__version__}", "Accept-Encoding": "identity"}
         if offset:
             headers["Range"] = f"bytes={offset}-"
@@ -124,12 +124,12 @@ class Hub:
         return response
 
     def _json(self, url: str, repository: str) -> tuple[object, str, Message]:
-        """The value, the address that had it after all redirects, and the headers."""
+        """Returns the value, the address after all redirects, and the headers."""
         content, found, headers = self._read(url, repository)
         try:
             return json.loads(content), found, headers
         except ValueError:
-            raise ReleaseError(f"{url} is no JSON; is {self.endpoint} a model hub?") from None
+            raise ReleaseError(f"{url} is not JSON; is {self.endpoint} a model hub?") from None
 
     def _read(self, url: str, repository: str) -> tuple[bytes, str, Message]:
         for delay_s in (*RETRY_DELAYS_S, None):
@@ -146,11 +146,11 @@ class Hub:
         raise AssertionError
 
     def _refuse(self, error: urllib.error.HTTPError, repository: str) -> NoReturn:
-        """What a person can do about an answer that is no file."""
+        """Raises an error that says what to do about the answer."""
         code = error.headers.get("X-Error-Code", "")
         url = urlsplit(error.url or "")._replace(query="").geturl()  # which may be signed
         if error.code in (401, 403) and urlsplit(url).netloc != urlsplit(self.endpoint).netloc:
-            raise Broken(f"{url} answered {error.code}, as it does when a link is too old")
+            raise Broken(f"{url} answered {error.code}, as it does when a link has expired")
         if error.code == 401:
             raise ReleaseError(self._unauthorized(repository))
         if error.code == 403:
@@ -176,7 +176,7 @@ class Hub:
 
 
 class _Redirects(urllib.request.HTTPRedirectHandler, urllib.request.BaseHandler):
-    """Adds the token to requests for the hub's own host: a redirect elsewhere goes without."""
+    """Adds the token to requests for the hub's own host, and not to redirects elsewhere."""
 
     def __init__(self, scheme: str, host: str, token: str) -> None:
         self._scheme, self._host, self._token = scheme, host, token
@@ -221,7 +221,7 @@ def _absent(endpoint: str, repository: str, code: str, url: str) -> str:
 
 
 def _license(answer: object) -> str | None:
-    """The model card's, as the Hub reads it; `other` has its name beside it."""
+    """Returns the licence of the model card; for `other`, the name beside it."""
     card = answer.get("cardData") if isinstance(answer, dict) else None
     if not isinstance(card, dict):
         return None

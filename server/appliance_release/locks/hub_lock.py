@@ -30,14 +30,14 @@ NUM_DOWNLOADS = 4
 
 
 def lock_repository(hub: Hub, repository: str, revision: str) -> ModelLock:
-    """Of what `revision` is now; the lock has the commit, so that it stays the same for ever."""
+    """Locks the commit that `revision` names now; later changes do not affect the lock."""
     at = hub.resolve(repository, revision)
     listed = {file.name: file for file in hub.list_files(at) if FILE_NAME.fullmatch(file.name)}
     small = [file for file in listed.values() if _is_read(file)]
     for file in small:
         if file.size_bytes > MAX_SMALL_BYTES:
             raise ReleaseError(
-                f"{file.name} has {file.size_bytes:,} bytes, and the hub tells no SHA-256 for it."
+                f"{file.name} has {file.size_bytes:,} bytes, and the hub lists no SHA-256 for it."
             )
     with ThreadPoolExecutor(NUM_DOWNLOADS, thread_name_prefix="hub") as pool:
         contents = dict(
@@ -64,7 +64,7 @@ def _is_read(file: HubFile) -> bool:
 
 
 def _download(hub: Hub, at: HubRevision, file: HubFile) -> bytes:
-    """A file whose git object id, or SHA-256, is the one that the hub lists."""
+    """Downloads a small file; checks the git object id, or SHA-256, that the hub lists."""
     content = hub.read(at, file.name)
     blob = f"blob {len(content)}\0".encode() + content
     is_same = (
@@ -80,7 +80,7 @@ def _download(hub: Hub, at: HubRevision, file: HubFile) -> bytes:
 def _find_weights(
     repository: str, listed: Mapping[str, HubFile], contents: Mapping[str, bytes]
 ) -> set[str]:
-    """The weight files, by the checks that a model directory has to pass when it is served."""
+    """Finds the weight files, by the checks that a served model directory has to pass."""
     with tempfile.TemporaryDirectory() as folder:
         directory = Path(folder)
         for name in listed:
@@ -95,7 +95,7 @@ def _find_weights(
     without = sorted(name for name in weights if listed[name].sha256 is None)
     if without:
         raise ReleaseError(
-            f"The hub tells no SHA-256 for {without[0]}; such weights are not locked."
+            f"The hub lists no SHA-256 for {without[0]}; such weights are not locked."
         )
     return weights
 

@@ -41,18 +41,18 @@ def parse_object(content: bytes, name: str) -> JsonObject:
 
 
 def render(value: object) -> str:
-    """JSON in which every innermost object has a line, so a changed hash is a changed line."""
+    """Writes JSON with a line for every innermost object, so a changed hash changes a line."""
     return "".join(_render(value, "")) + "\n"
 
 
 def write_whole(path: Path, text: str) -> None:
-    """Replace the file in one step, rights and all; a reader never sees half of it."""
+    """Replaces the file in one step and keeps its mode; no reader sees half of it."""
     waiting = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
-            waiting.unlink(missing_ok=True)  # of a run that was killed
-            with waiting.open("xb") as file:  # follows no link that somebody put there
+            waiting.unlink(missing_ok=True)  # left by a run that was killed
+            with waiting.open("xb") as file:  # does not follow a link at that place
                 file.write(text.encode())
                 file.flush()
                 os.fsync(file.fileno())
@@ -78,7 +78,7 @@ def _render(value: object, indent: str) -> Iterator[str]:
 
 
 def _items(value: object) -> list[tuple[str, object]]:
-    """What an object or a list holds, each with the text that comes before it."""
+    """Returns the values of an object or a list, each with the text before it."""
     if isinstance(value, dict):
         return [(f"{json.dumps(key, ensure_ascii=False)}: ", each) for key, each in value.items()]
     return [("", each) for each in value] if isinstance(value, list) else []

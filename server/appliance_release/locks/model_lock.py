@@ -1,4 +1,4 @@
-"""The lock of a model: which repository and revision, and the size and SHA-256 of each file."""
+"""Reads, makes and writes model locks: repository, revision, size and SHA-256 of each file."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ if TYPE_CHECKING:
     from appliance.models.directory.json_file import JsonObject
     from appliance.models.hashing import FileHasher
 
-NO_LICENSE = "NOASSERTION"  # SPDX's word for: nobody has said
+NO_LICENSE = "NOASSERTION"  # SPDX's word for unknown
 # `flox publish` uploads a store path in one request, and object stores take 5 GB in one.
 MAX_FILE_BYTES = 5_000_000_000
 
 REPOSITORY_NAME = re.compile(r"[A-Za-z0-9][\w.-]{0,95}/[A-Za-z0-9][\w.-]{0,95}", re.ASCII)
 MODEL_NAME = re.compile(r"[A-Za-z0-9][\w.-]{0,95}", re.ASCII)
 REVISION = re.compile(r"[0-9a-f]{40}")
-# A name that is also one in a Nix store path, without folders.
+# Also valid in a Nix store path; without folders.
 FILE_NAME = re.compile(r"[A-Za-z0-9_][\w.+-]{0,150}", re.ASCII)
 
 # Beside the weights; tokenizer.model is sentencepiece's, which is data. Pickles never.
@@ -76,7 +76,7 @@ _FACTS = {
 
 
 def read_model_lock(path: Path) -> ModelLock:
-    """Reads a lock that a stranger may have written: checks every name and hash in it."""
+    """Reads an untrusted lock: checks every name and hash in it."""
     lock, file = read_object(path), path.name
     if lock.get("lock") != LOCK_VERSION:
         raise ReleaseError(
@@ -118,7 +118,7 @@ def _pinned(name: str, entry: object, file: str) -> PinnedFile:
 def lock_directory(
     directory: Path, *, repository: str, lock_path: Path, hasher: FileHasher
 ) -> ModelLock:
-    """The lock of a model in a local folder; its revision is the hash of what it pins."""
+    """Locks a model in a local folder; its revision is the hash of its pins."""
     inventory = take_inventory(directory)
     inventory.read_object("config")  # refuses a model that wants its own code to run
     weights = {path.name for path in inventory.weight_files}
@@ -139,14 +139,14 @@ def lock_directory(
 
 
 def source_folder(lock: ModelLock, lock_path: Path) -> Path | None:
-    """Where the files of a local model lie; None when they come from the Hub."""
+    """Returns the folder of a local model's files; None if they come from the Hub."""
     if lock.source is None:
         return None
     return Path(os.path.normpath(lock_path.resolve().parent / lock.source))
 
 
 def select_files(names: list[str], weights: set[str]) -> list[str]:
-    """Sorted: the weights, and whatever else of a model may lie beside them."""
+    """Returns the weights and the other files to lock, sorted."""
     return sorted(name for name in names if name in weights or is_wanted(name))
 
 
@@ -157,13 +157,13 @@ def is_wanted(name: str) -> bool:
 
 
 def content_revision(files: Mapping[str, PinnedFile]) -> str:
-    """Forty hex digits, like a commit's, of what `sha256sum * | LC_ALL=C sort | sha256sum` says."""
+    """Returns 40 digits of what `sha256sum * | LC_ALL=C sort | sha256sum` prints."""
     lines = sorted(f"{file.sha256}  {name}\n" for name, file in files.items())
     return hashlib.sha256("".join(lines).encode()).hexdigest()[:40]
 
 
 def local_repository(folder: Path) -> str:
-    """What a model in a folder is called: as the folder, with dashes for what no repository has."""
+    """Names a model after its folder, with dashes for characters that no repository has."""
     name = re.sub(r"[^A-Za-z0-9._-]+", "-", folder.resolve().name).lstrip("._-")
     return f"local/{name[:96] or 'model'}"
 
@@ -178,7 +178,7 @@ def check_repository(name: str) -> str:
 
 
 def check_sizes(lock: ModelLock, *, is_large_allowed: bool) -> None:
-    """Raises ReleaseError for files that a publishing step refuses later."""
+    """Raises ReleaseError for files that publishing would refuse."""
     large = [name for name, file in lock.files.items() if file.size_bytes > MAX_FILE_BYTES]
     if large and not is_large_allowed:
         size = lock.files[large[0]].size_bytes

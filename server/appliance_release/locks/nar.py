@@ -1,8 +1,7 @@
-"""The hash that Nix gives a store path: SHA-256 of its contents in the NAR format.
+"""Hashes a path as Nix does: SHA-256 of its contents in the NAR format.
 
-Computed from the bytes as they lie there, not read from the store's database: what was changed on
-the disk shows. A NAR holds names, contents, targets of links and the executable bit, but neither
-times nor owners.
+It reads the disk, not the store's database, so it notices changes on the disk. A NAR holds names,
+contents, targets of links and the executable bit, but neither times nor owners.
 """
 
 from __future__ import annotations
@@ -20,13 +19,13 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
-    Say = Callable[[int], None]  # told how many bytes more have been read
+    Say = Callable[[int], None]  # gets the number of bytes just read
 
 CHUNK_BYTES = 1 << 20
 
 
 def hash_path(path: Path, say: Say = lambda _: None) -> str:
-    """As `nix path-info --json` prints it: `sha256-` and the digest in base 64."""
+    """Returns the hash as `nix path-info --json` prints it: `sha256-` and base 64."""
     digest = hashlib.sha256()
     try:
         digest.update(_string(b"nix-archive-1"))

@@ -1,4 +1,4 @@
-"""Asks and feeds the Nix store through its own commands, in the few ways that releases need."""
+"""Queries and fills the Nix store through its own commands."""
 
 from __future__ import annotations
 
@@ -32,8 +32,8 @@ class NixStore:
     program: str
 
     @classmethod
-    def find(cls, tell: Callable[[str], None] | None = None) -> NixStore | None:
-        """None on a machine without Nix, and where it does not work: `tell` then hears why."""
+    def find(cls, warn: Callable[[str], None] | None = None) -> NixStore | None:
+        """Returns None where Nix is not installed or does not work; `warn` gets the reason."""
         program = shutil.which("nix-store")
         if program is None:
             return None
@@ -41,28 +41,28 @@ class NixStore:
         try:
             store.folder()
         except ReleaseError as error:
-            if tell is not None:
-                tell(f"Nix is here but does not work, so it is left out: {error.message}")
+            if warn is not None:
+                warn(f"Nix is here but does not work, so it is left out: {error.message}")
             return None
         return store
 
     def fixed_path(self, name: str, sha256: str) -> str:
-        """Where a single file of this name and hash lies, once it is there."""
+        """Returns the store path of a single file of this name and hash."""
         return self._run("--print-fixed-path", "sha256", sha256, name).strip()
 
     def is_valid(self, path: str) -> bool:
         return self._call("--check-validity", path).returncode == 0
 
     def add_file(self, path: Path) -> str:
-        """A copy in the store, by its content and name; reads the file in pieces, not at once."""
+        """Copies a file into the store, in pieces; returns its store path."""
         return self._run("--add-fixed", "sha256", str(path)).strip()
 
     def folder(self) -> Path:
-        """/nix/store, on nearly every machine."""
+        """Returns the folder of the store: /nix/store, on nearly every machine."""
         return Path(self.fixed_path("a", "0" * 64)).parent
 
     def top_path(self, path: Path) -> str | None:
-        """The store path that `path` is, leads to, or lies in."""
+        """Returns the store path that `path` is, links to or is in; None if there is none."""
         folder = self.folder()
         resolved = path.resolve()
         if not resolved.is_relative_to(folder) or resolved == folder:
@@ -70,29 +70,29 @@ class NixStore:
         return str(folder / resolved.relative_to(folder).parts[0])
 
     def name_of(self, path: Path) -> str:
-        """A file's name; that of a store path without its digest."""
+        """Returns a file's name; that of a store path without its digest."""
         top = self.top_path(path)
         return path.resolve().name if top is None else Path(top).name[33:]
 
     def closure(self, path: str) -> list[StorePath]:
-        """`path` and everything it refers to, sorted."""
+        """Lists `path` and every path it refers to, sorted."""
         paths = self._run("--query", "--requisites", path).split()
         lines = iter(self._run("--dump-db", *sorted(paths)).splitlines())
         return [_registration(line, lines) for line in lines]
 
     def export(self, paths: Sequence[str], cache: Path, key: Path | None) -> None:
-        """A binary cache in a folder, of these paths and all they refer to; a key signs it."""
+        """Writes a binary cache of these paths and their closure; signs it if there is a key."""
         url = f"file://{quote(str(cache.resolve()))}?compression=zstd"
         url += f"&secret-key={quote(str(key.resolve()))}" if key is not None else ""
         self._copy("--to", url, *paths)
 
     def import_from(self, cache: Path, paths: Sequence[str]) -> None:
-        """Out of such a folder. Nix asks for no signature: the caller has verified the files."""
+        """Imports from such a folder. Nix checks no signature: the caller has verified it."""
         url = f"file://{quote(str(cache.resolve()))}"
         self._copy("--no-check-sigs", "--from", url, *paths)
 
     def keep(self, path: str, root: Path) -> None:
-        """A link that keeps the path when the store is cleaned."""
+        """Makes a link that keeps the path from the garbage collector."""
         root.parent.mkdir(parents=True, exist_ok=True)
         self._run("--realise", path, "--add-root", str(root), "--indirect")
 
@@ -114,7 +114,7 @@ class NixStore:
 
 
 def _registration(path: str, lines: Iterator[str]) -> StorePath:
-    """The lines of one path: hash, size, deriver, how many references, and those."""
+    """Parses the lines of one path: hash, size, deriver, number of references, references."""
     nar_sha256, nar_bytes, _, num_references = (next(lines) for _ in range(4))
     references = tuple(next(lines) for _ in range(int(num_references)))
     return StorePath(

@@ -1,4 +1,4 @@
-"""Brings the files of a model lock to where a build or a server finds them, each one verified."""
+"""Downloads and verifies the files of a model lock for a build or a server."""
 
 from __future__ import annotations
 
@@ -24,19 +24,19 @@ if TYPE_CHECKING:
 
 SMALL_BYTES = 16_000_000
 NUM_SMALL_DOWNLOADS = 4
-SPARE_BYTES = 100_000_000  # left free on the disk for everybody else
+SPARE_BYTES = 100_000_000  # left free on the disk for others
 
 
 class Target(Protocol):
-    """Where verified files go."""
+    """A destination of verified files."""
 
     def has(self, name: str, pin: PinnedFile) -> bool: ...
 
     def place(self, name: str, pin: PinnedFile, path: Path, *, is_ours: bool) -> None:
-        """Take the verified file at `path`; when it is not ours, it must stay there."""
+        """Takes the verified file at `path`; leaves it there if it is not ours."""
 
     def needs_bytes(self, missing: ModelLock, parts: Path) -> int:
-        """Disk space that bringing these takes at its peak, on the disk of `parts`."""
+        """Returns the peak disk space that these files take, on the disk of `parts`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +61,7 @@ class StoreTarget:
             raise ReleaseError(f"{name} changed while it was added: the store has it as {added}.")
 
     def needs_bytes(self, missing: ModelLock, parts: Path) -> int:
-        """All of it in the store and, until it is copied there, the largest file once more."""
+        """Returns the size in the store and, during its copy, the largest file once more."""
         largest = max(pin.size_bytes for pin in missing.files.values())
         sample = next(iter(missing.files.items()))
         store = Path(self.store.fixed_path(sample[0], sample[1].sha256)).parent
@@ -102,7 +102,7 @@ class FolderTarget:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Prefetch:
-    """Where files come from (`hub`, or `source` for a local lock) and where parts of them wait."""
+    """A run: `source` is the folder of a local lock; `parts` has the unfinished downloads."""
 
     lock: ModelLock
     hub: Hub
@@ -112,7 +112,7 @@ class Prefetch:
     terminal: Terminal
 
     def run(self) -> int:
-        """Bring what is missing; how many bytes that was."""
+        """Downloads what is missing; returns its size in bytes."""
         missing = self._missing()
         if not missing.files:
             return 0
@@ -130,7 +130,7 @@ class Prefetch:
         return missing.total_bytes
 
     def _missing(self) -> ModelLock:
-        with self.terminal.counting("looking what is already there"):
+        with self.terminal.counting("looking for files that are there"):
             missing = {
                 name: pin for name, pin in self.lock.files.items() if not self.target.has(name, pin)
             }
@@ -158,7 +158,7 @@ class Prefetch:
         progress.say(f"  {pin.sha256[:12]}  {size_text(pin.size_bytes):>9}  {name}")
 
     def _copy(self, path: Path, name: str, progress: Progress) -> None:
-        """A file of the folder that the lock was made of, when it still is that file."""
+        """Copies a file from the locked folder if it is unchanged."""
         pin = self.lock.files[name]
         if not path.is_file():
             raise ReleaseError(
@@ -166,13 +166,13 @@ class Prefetch:
             )
         if FileHasher().hash_files([path])[path] != pin.sha256:
             raise ReleaseError(
-                f"{path} is not the file that was locked. If the change is meant, renew the lock:"
-                f" appliance lock model {path.parent}"
+                f"{path} is not the file that was locked. If the change is intended, renew the"
+                f" lock: appliance lock model {path.parent}"
             )
         self.target.place(name, pin, path, is_ours=False)
         progress.add(name, pin.size_bytes)
 
 
 def part_name(name: str, pin: PinnedFile) -> str:
-    """Of the hash, so that another revision goes on with it; two names may have the same bytes."""
+    """Names a part file by hash, so that another revision can resume it, and by name."""
     return f"{pin.sha256[:32]}-{name}"

@@ -21,7 +21,7 @@ _WHEEL_NAME = re.compile(r"# +([0-9a-f]{64})  (\S+\.whl)")
 
 @dataclass(frozen=True, slots=True)
 class Requirement:
-    """One version of one package, the files it may come as, and where it is wanted."""
+    """One version of one package, its files, and the platforms that want it."""
 
     name: str
     version: str
@@ -33,7 +33,7 @@ class Requirement:
         return f"{self.name}=={self.version}"
 
     def holds_on(self, machine: str, python: tuple[int, int]) -> bool:
-        """Whether CPython on Linux, on a machine such as x86_64, wants it."""
+        """Checks whether CPython on Linux wants it, on a machine such as x86_64."""
         version = ".".join(map(str, python))
         environment = {
             "implementation_name": "cpython",
@@ -49,13 +49,13 @@ class Requirement:
 
 
 def read_requirements(path: Path) -> list[Requirement]:
-    """In the order of the file. A requirement without version or hash is refused by name."""
+    """Reads requirements in order; refuses one without version or hash by name."""
     text = re.sub(r"^ *#.*\n?", "", _read(path), flags=re.MULTILINE).replace("\\\n", " ")
     return [_parse(line.strip(), path.name) for line in text.splitlines() if line.strip()]
 
 
 def read_wheel_names(path: Path) -> dict[str, str]:
-    """File name to sha256, of the comment lines that look like sha256sum's output."""
+    """Maps file names to SHA-256, from comment lines in the format of sha256sum."""
     return {match[2]: match[1] for match in _WHEEL_NAME.finditer(_read(path))}
 
 

@@ -54,7 +54,7 @@ Published = dict[str, dict[str, str]]  # canonical project name to file name to 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Wheel:
-    """A wheel by the parts of its name, as nixpkgs' fetchPypi asks for it."""
+    """The parts of a wheel's name, as nixpkgs' fetchPypi takes them."""
 
     pname: str
     version: str
@@ -67,7 +67,7 @@ class Wheel:
 
 
 def lock_wheels(requirements: Path, uv: Path) -> WheelLock:
-    """The wheel lock of the locks in `requirements`; `uv` is asked which files there are."""
+    """Makes the wheel lock of the locks in `requirements`; `uv` lists the published files."""
     locks = {name: read_requirements(requirements / file) for name, file in VARIANTS.items()}
     published = _published_files(uv, [each for lock in locks.values() for each in lock])
     published.setdefault("torch", {}).update(read_wheel_names(requirements / TORCH_FILES))
@@ -91,7 +91,7 @@ def _choose_all(lock: Sequence[Requirement], machine: str, published: Published)
 def _choose(
     requirement: Requirement, published: Mapping[str, str], tags: Mapping[Tag, int]
 ) -> Wheel:
-    """The wheel of the best tag among those whose hash is in the lock."""
+    """Chooses the wheel with the best tag among those whose hash is in the lock."""
     ranked = [
         (min(tags[tag] for tag in fitting), file)
         for file, sha256 in published.items()
@@ -127,7 +127,7 @@ def _wheel_tags(file: str) -> frozenset[Tag]:
 
 
 def _tags(machine: str) -> Iterator[Tag]:
-    """Best first, as pip orders them."""
+    """Yields tags, best first, as pip orders them."""
     platforms = list(_platforms(machine))
     yield from cpython_tags(PYTHON, platforms=platforms)
     yield from compatible_tags(PYTHON, f"cp{PYTHON[0]}{PYTHON[1]}", platforms)
@@ -142,7 +142,7 @@ def _platforms(machine: str) -> Iterator[str]:
 
 
 def _published_files(uv: Path, requirements: Sequence[Requirement]) -> Published:
-    """What the registry has of each; not of local versions, which only another index has."""
+    """Lists the registry's files of each; local versions are in another index."""
     names = {
         each.pin
         for each in requirements

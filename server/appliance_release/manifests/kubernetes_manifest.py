@@ -1,4 +1,4 @@
-"""A Kubernetes object as it was read, and what can be found wrong with one of its fields."""
+"""Holds Kubernetes objects as read, and findings about their fields."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ TEMPLATES: dict[object, Path] = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Finding:
-    """One field that must not stay as it is. `line` is None in what kustomize rendered."""
+    """A fault of one field. `line` is None in what kustomize rendered."""
 
     file: str
     line: int | None
@@ -46,7 +46,7 @@ class Finding:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Manifest:
-    """`is_whole`: it is applied as it stands; else an overlay still adds to it."""
+    """`is_whole`: it is applied as written; otherwise an overlay adds to it."""
 
     source: str
     document: Document
@@ -96,7 +96,7 @@ class Manifest:
 
 @dataclass(frozen=True, slots=True)
 class PodTemplate:
-    """The pods that an object runs; paths are from the template on."""
+    """The pods that an object runs; paths begin at the template."""
 
     manifest: Manifest
     path: Path
@@ -122,20 +122,20 @@ class PodTemplate:
         return self.manifest.at(*self.path, *path)
 
     def containers(self) -> Iterator[tuple[Path, dict[str, object]]]:
-        """The servers, each with its path: those that keep running in the environment."""
+        """Yields the containers that keep running in the environment, with their paths."""
         skipped = str(self.annotations.get(SKIP, "")).split(",")
         for index, container in enumerate(sequence(self.at("spec", "containers"))):
             if mapping(container).get("name") not in {name.strip() for name in skipped}:
                 yield ("spec", "containers", index), mapping(container)
 
     def every_container(self) -> Iterator[tuple[Path, dict[str, object]]]:
-        """Whatever may run in these pods: before the others, beside them, or to debug them."""
+        """Yields every container: initial, normal and for debugging."""
         for kind in ("initContainers", "containers", "ephemeralContainers"):
             for index, container in enumerate(sequence(self.at("spec", kind))):
                 yield ("spec", kind, index), mapping(container)
 
     def ports(self) -> set[object]:
-        """Names and numbers under which a Service or a probe can reach these pods."""
+        """Returns the names and numbers of ports that a Service or a probe can reach."""
         found: set[object] = set()
         for container in sequence(self.at("spec", "containers")):
             for port in sequence(mapping(container).get("ports")):
@@ -147,7 +147,7 @@ class PodTemplate:
 
 
 def value_at(value: object, path: Path) -> object:
-    """None where there is nothing."""
+    """Returns the value at a path; None if there is none."""
     for step in path:
         is_key = isinstance(value, dict) and step in value
         is_index = isinstance(value, list) and isinstance(step, int) and step < len(value)
@@ -166,7 +166,7 @@ def sequence(value: object) -> list[object]:
 
 
 def number(value: object) -> float | None:
-    """Of a number or a text that holds one."""
+    """Reads a number, or a text that is one."""
     if isinstance(value, bool) or not isinstance(value, int | float | str):
         return None
     try:
@@ -176,7 +176,7 @@ def number(value: object) -> float | None:
 
 
 def quantity(value: object) -> float | None:
-    """As Kubernetes writes amounts: 500m, 2, 1Gi."""
+    """Reads an amount as Kubernetes writes it: 500m, 2, 1Gi."""
     units = {"m": 1e-3, "k": 1e3, "M": 1e6, "G": 1e9, "T": 1e12}
     binary = {"Ki": 2.0**10, "Mi": 2.0**20, "Gi": 2.0**30, "Ti": 2.0**40}
     text = str(value)
@@ -188,7 +188,7 @@ def quantity(value: object) -> float | None:
 
 
 def field_name(path: Path) -> str:
-    """`spec.containers[0].image`; a name with dots in it in brackets."""
+    """Writes a path as `spec.containers[0].image`, names with dots in brackets."""
     text = ""
     for step in path:
         if isinstance(step, int):

@@ -1,6 +1,6 @@
 """Checks Kubernetes manifests of the server: rendered overlays, and files applied as they are.
 
-Not a schema check: what Kubernetes itself refuses, a dry run on a server says better.
+This is no schema check: a dry run on a server does that better.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ PART_RULES = (check_secrets, check_network)  # that need to see one object only
 
 
 def lint_paths(paths: Sequence[Path], run: Run = run_program) -> tuple[list[Finding], list[str]]:
-    """All findings, and what could not be looked at."""
+    """Returns all findings, and notes on what could not be checked."""
     findings: list[Finding] = []
     notes: list[str] = []
     for path in paths:
@@ -47,7 +47,7 @@ def lint_paths(paths: Sequence[Path], run: Run = run_program) -> tuple[list[Find
 
 
 def lint(manifests: Sequence[Manifest]) -> list[Finding]:
-    """Of objects that are applied together."""
+    """Checks objects that are applied together."""
     findings = []
     for manifest in manifests:
         pod = manifest.pod()
@@ -73,7 +73,7 @@ def read_manifests(path: Path, *, is_whole: bool = True) -> list[Manifest]:
 
 
 def render(overlay: Path, run: Run = run_program) -> list[Manifest]:
-    """What `kubectl apply -k` would apply."""
+    """Renders what `kubectl apply -k` would apply."""
     text = run(["kubectl", "kustomize", str(overlay)])
     return [
         Manifest(source=str(overlay), document=document, has_lines=False)
@@ -107,7 +107,7 @@ def _lint_directory(directory: Path, run: Run, notes: list[str]) -> Iterator[Fin
 
 
 def _at_the_pin(finding: Finding, pin: Pin) -> Finding:
-    """What is wrong with a pin is put right in the overlay's own file."""
+    """Moves a finding about a pin to the line in the overlay's own file."""
     if ANNOTATION not in finding.field:
         return finding
     return replace(finding, file=str(pin.path), line=pin.line)

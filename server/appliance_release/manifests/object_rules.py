@@ -1,4 +1,4 @@
-"""What Kubernetes objects must say about each other: selectors, ports, budgets, autoscalers."""
+"""Checks how Kubernetes objects agree: selectors, ports, budgets, autoscalers."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def check_namespaces(manifests: Sequence[Manifest]) -> Iterator[Finding]:
 
 
 def check_order(manifests: Sequence[Manifest]) -> Iterator[Finding]:
-    """In one apply, objects are made in the order in which they stand."""
+    """Checks the order of objects: one apply creates them in the order of the file."""
     kinds = [manifest.kind for manifest in manifests]
     for index, manifest in enumerate(manifests):
         if manifest.kind == "RuntimeClass" and "Deployment" in kinds[:index]:
@@ -202,7 +202,7 @@ def check_network(manifests: Sequence[Manifest]) -> Iterator[Finding]:
 
 
 def exported_metrics() -> set[str]:
-    """The gauges by which one can scale."""
+    """Returns the gauges that an autoscaler can use."""
     return {metric.name for metric in Metrics().collect() if metric.type == "gauge"} & {
         "appliance_waiting_sequences",
         "appliance_running_sequences",

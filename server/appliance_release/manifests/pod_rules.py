@@ -1,4 +1,4 @@
-"""What a pod must say so that its generation is known and decides alone what it runs."""
+"""Checks that a pod's generation is known and alone decides what the pod runs."""
 
 from __future__ import annotations
 
@@ -81,7 +81,7 @@ def check_runtime(pod: PodTemplate) -> Iterator[Finding]:
     if spec.get("runtimeClassName") != "flox":
         yield pod.finding(
             ("spec", "runtimeClassName"),
-            "without the flox runtime nobody mounts the environment.",
+            "only the flox runtime mounts the environment.",
             'Write "flox".',
         )
     if spec.get("enableServiceLinks") is not False:
@@ -105,7 +105,7 @@ def check_runtime(pod: PodTemplate) -> Iterator[Finding]:
 
 
 def check_images(pod: PodTemplate) -> Iterator[Finding]:
-    """Of every container: what is no part of the generation must be pinned by itself."""
+    """Checks the image of every container: one outside of the generation must be pinned."""
     servers = [path for path, _ in pod.containers()]
     for path, container in pod.every_container():
         image = str(container.get("image", ""))
@@ -127,7 +127,7 @@ def check_images(pod: PodTemplate) -> Iterator[Finding]:
 
 
 def check_security(pod: PodTemplate) -> Iterator[Finding]:
-    """Pod Security "restricted", and a root file system that cannot be written."""
+    """Checks Pod Security "restricted" and a read-only root file system."""
     for name in ("hostNetwork", "hostPID", "hostIPC"):
         if pod.at("spec", name):
             yield pod.finding(("spec", name), "the pod would share the node's.", "Remove it.")

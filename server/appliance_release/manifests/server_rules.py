@@ -1,4 +1,4 @@
-"""What a pod of our server must say so that it starts, is found out when it hangs, and drains."""
+"""Checks that a pod of our server can start, is restarted when it hangs, and drains."""
 
 from __future__ import annotations
 
@@ -77,19 +77,19 @@ def _check_probe(
         yield pod.finding(
             (*path, "httpGet", "port"),
             "no container has such a port.",
-            "Write http, or whatever the container's port is called.",
+            "Write http, or the name of the container's port.",
         )
 
 
 WITHOUT = {
-    "startupProbe": "nobody notices a load that never ends.",
+    "startupProbe": "a load that never ends goes unnoticed.",
     "readinessProbe": "requests are sent to a server that still loads its model.",
-    "livenessProbe": "nobody restarts a server that hangs.",
+    "livenessProbe": "a server that hangs is not restarted.",
 }
 
 
 def check_drain(pod: PodTemplate) -> Iterator[Finding]:
-    """Everything that happens between SIGTERM and the end must fit into the grace period."""
+    """Checks that all steps after SIGTERM fit into the grace period."""
     grace_s = number(pod.at("spec", "terminationGracePeriodSeconds"))
     for path, container in pod.containers():
         delay_s = _setting(container, "drain_delay_s")
@@ -97,7 +97,7 @@ def check_drain(pod: PodTemplate) -> Iterator[Finding]:
         hook = mapping(value_at(container, ("lifecycle", "preStop")))
         sleep_s = number(value_at(hook, ("sleep", "seconds"))) or 0
         if delay_s is None or timeout_s is None:
-            continue  # not a number here: check_settings says so, or nobody can know
+            continue  # no number here: check_settings reports it, or only the cluster knows
         if delay_s == 0 and not hook:
             yield pod.finding(
                 _variable_path(path, container, "drain_delay_s"),
@@ -140,7 +140,7 @@ def check_open_secrets(pod: PodTemplate) -> Iterator[Finding]:
             if SECRET.search(name) and mapping(variable).get("value") is not None:
                 yield pod.finding(
                     (*path, "env", index, "value"),
-                    f"{name} lies open in a manifest.",
+                    f"{name} is readable in a manifest.",
                     "Take it from a Secret: valueFrom.secretKeyRef.",
                 )
 
@@ -215,12 +215,12 @@ def _check_threads(
 
 
 def _budget_s(probe: dict[str, object]) -> float:
-    """How long a probe may fail in a row; with Kubernetes' own defaults."""
+    """Returns how long a probe may fail in a row, with Kubernetes' own defaults."""
     return (number(probe.get("periodSeconds")) or 10) * (number(probe.get("failureThreshold")) or 3)
 
 
 def _variable(container: Container, field: str) -> object:
-    """What is set, as text; the source if it is set by reference; None if it is not set."""
+    """Returns a variable as text, its source if set by reference, None if not set."""
     for variable in sequence(container.get("env")):
         if mapping(variable).get("name") == PREFIX + field.upper():
             return mapping(variable).get("value", mapping(variable).get("valueFrom"))
@@ -228,7 +228,7 @@ def _variable(container: Container, field: str) -> object:
 
 
 def _setting(container: Container, field: str) -> float | None:
-    """The number that the server will use; None where only the cluster knows."""
+    """Returns the number that the server will use; None if only the cluster knows."""
     value = _variable(container, field)
     if value is None:
         return float(getattr(Settings(), field))
@@ -236,7 +236,7 @@ def _setting(container: Container, field: str) -> float | None:
 
 
 def _variable_path(path: Path, container: Container, field: str) -> Path:
-    """Of the variable's value; of the variable as if it stood there, where it does not."""
+    """Returns the path of the variable's value, or the path that it would have."""
     for index, variable in enumerate(sequence(container.get("env"))):
         if mapping(variable).get("name") == PREFIX + field.upper():
             return (*path, "env", index, "value")

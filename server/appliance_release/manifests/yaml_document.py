@@ -1,4 +1,4 @@
-"""Reads YAML as data alone, and remembers the line of every value."""
+"""Reads YAML as plain data, with the line of every value."""
 
 from __future__ import annotations
 
@@ -22,24 +22,24 @@ SEQUENCE = "tag:yaml.org,2002:seq"
 
 @dataclass(frozen=True, slots=True)
 class Document:
-    """One document of a file: its value, and the line on which each value in it stands."""
+    """One document of a file: its value, and the line of each value in it."""
 
     value: object
     lines: dict[Path, int]
 
     def line_of(self, path: Path) -> int:
-        """Of the value, or of the nearest one around it where there is none."""
+        """Returns the line of the value at a path, or of the nearest value around it."""
         while path not in self.lines:
             path = path[:-1]
         return self.lines[path]
 
 
 class _Reader(yaml.SafeLoader):
-    """Knows no tags but those of plain data."""
+    """A YAML reader that knows the tags of plain data alone."""
 
 
 def read_documents(text: str, source: str) -> list[Document]:
-    """Every document that holds something; a ReleaseError names `source` and the line."""
+    """Yields every document that is not empty; a ReleaseError names `source` and the line."""
     if len(text) > MAX_BYTES:
         raise ReleaseError(
             f"{source} has {len(text)} characters; a manifest has {MAX_BYTES} at most."
@@ -67,7 +67,7 @@ def _documents(reader: _Reader, source: str) -> Iterator[Document]:
 
 
 class _Walk:
-    """Turns the nodes of one document into values."""
+    """A walk over one document that turns nodes into values."""
 
     def __init__(self, reader: _Reader, source: str) -> None:
         self.lines: dict[Path, int] = {}
@@ -101,7 +101,7 @@ class _Walk:
             key = str(key_node.value)
             if key in found:
                 raise ReleaseError(
-                    f"{self._source}:{line}: {key!r} stands here a second time; the first would be "
+                    f"{self._source}:{line}: {key!r} comes a second time here; the first would be "
                     "lost. Remove one."
                 )
             self.lines[(*path, key)] = line

@@ -1,1 +1,1 @@
-"""Pins: which generation an overlay runs, and the history of that."""
+"""Pins the generation that an overlay runs, and keeps the history."""

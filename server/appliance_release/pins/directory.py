@@ -1,4 +1,4 @@
-"""Moves the pin of an overlay to another generation, and says so in the history."""
+"""Moves the pin of an overlay to another generation, and adds the move to the history."""
 
 from __future__ import annotations
 
@@ -30,21 +30,21 @@ LOWER = "lower"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Moved:
-    """`lower` is where one generation less would have led, if that is somewhere else.
+    """`lower` is one generation less, if that is another than `after`.
 
-    `untold` is what the history left the overlay at, if the pin was moved without its knowledge.
+    `unrecorded` is the last pin in the history, if the pin had been moved without an entry.
     """
 
     before: Pin
     after: Pin
     record: PinRecord | None
     lower: Reference | None = None
-    untold: str | None = None
+    unrecorded: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PinDirectory:
-    """The manifests in `directory`, and who is working on them."""
+    """The manifests in `directory`, and the author of changes."""
 
     directory: Path
     by: str
@@ -61,7 +61,7 @@ class PinDirectory:
         return PinHistory(self.directory / "pins" / "history.jsonl")
 
     def set(self, overlay: str, wanted: str) -> Moved:
-        """`wanted` is a generation of the environment that is pinned already, or a reference."""
+        """Pins to `wanted`: a generation of the present environment, or a reference."""
         pin = find_pin(self.directory, overlay)
         if not wanted.isdecimal():
             return self._move(pin, parse_reference(wanted), "set")
@@ -73,7 +73,7 @@ class PinDirectory:
         return self._move(find_pin(self.directory, overlay), reference, "promote")
 
     def roll_back(self, overlay: str, to: str = PREVIOUS) -> Moved:
-        """To what was live before, which after another rollback is not one generation less."""
+        """Pins to what was live before; after another rollback that is the newer one."""
         pin = find_pin(self.directory, overlay)
         current = parse_pin(pin)
         lower = current.at(current.generation - 1) if current.generation > 1 else None
@@ -98,7 +98,7 @@ class PinDirectory:
         return previous
 
     def previously_live(self, pin: Pin) -> Reference | None:
-        """The last value before the present one, whoever wrote that one: `pin` or an editor."""
+        """Returns the last value before the present one, written by `pin` or by an editor."""
         values: list[str] = []
         for entry in self.log.entries():
             if entry.target == pin.overlay:
@@ -110,7 +110,7 @@ class PinDirectory:
         return None
 
     def record(self, reference: Reference, found: PinRecord) -> tuple[Path, PinRecord]:
-        """Adds to what is known of a generation."""
+        """Adds to the record of a generation."""
         with self._alone():
             entries = self.log.entries()
             old = read_record(self.directory, reference)
@@ -122,7 +122,7 @@ class PinDirectory:
         return path, record
 
     def changed_by_hand(self, entries: list[Entry]) -> list[str]:
-        """Pins and records that are not as the history left them: edited, or its end is cut off."""
+        """Finds pins and records that differ from the history: edited, or its end is cut off."""
         said: list[str] = []
         for pin in find_pins(self.directory):
             last = last_entry(entries, pin.overlay)
@@ -143,7 +143,7 @@ class PinDirectory:
 
     @contextmanager
     def _alone(self) -> Iterator[None]:
-        """One change at a time: what a pin says and what the history says of it go together."""
+        """Locks the directory: a pin and its entry in the history change together."""
         directory = os.open(self.directory, os.O_RDONLY | os.O_DIRECTORY)
         try:
             fcntl.flock(directory, fcntl.LOCK_EX)
@@ -157,10 +157,10 @@ class PinDirectory:
         record = read_record(self.directory, reference)
         if pin.value == str(reference):
             return Moved(
-                before=pin, after=pin, record=record, untold=self._heal(pin, action, record)
+                before=pin, after=pin, record=record, unrecorded=self._heal(pin, action, record)
             )
         with self._alone():
-            self.log.entries()  # a chain that does not hold is told before anything is written
+            self.log.entries()  # refuses a broken chain before anything is written
             after = write_pin(pin, str(reference))
             try:
                 self._tell(action, pin.overlay, pin.value, str(reference), record)
@@ -170,7 +170,7 @@ class PinDirectory:
         return Moved(before=pin, after=after, record=record, lower=lower)
 
     def _heal(self, pin: Pin, action: str, record: PinRecord | None) -> str | None:
-        """Tells the history of a move that it missed: by an editor, or cut off half way."""
+        """Adds an entry for a move without one: made by an editor, or interrupted."""
         with self._alone():
             last = last_entry(self.log.entries(), pin.overlay)
             if last is None or last.after == pin.value:

@@ -49,11 +49,11 @@ class PinHistory:
         self._chain = ChainFile(path, _is_change)
 
     def entries(self) -> list[Entry]:
-        """All of them, in order; a ReleaseError if the chain does not hold."""
+        """Returns all entries in order; raises ReleaseError if the chain is broken."""
         return [_entry(link) for link in self._links()]
 
     def inspect(self, head: str | None = None) -> tuple[list[Entry], list[str]]:
-        """What can be read, and all that is wrong with it. `head` is a hash that must be in it."""
+        """Returns the readable entries and all faults. `head` is a hash that must be in them."""
         links, problems = self._inspect(head)
         return [_entry(link) for link in links], problems
 

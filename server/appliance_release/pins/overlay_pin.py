@@ -1,4 +1,4 @@
-"""Where the pin of an overlay stands: one line of one file, which is all that a change rewrites."""
+"""Finds and rewrites the pin of an overlay, which is one line of one file."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _LINE = re.compile(
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Pin:
-    """What an overlay says it runs. `value` is as written, pinned or not."""
+    """The pin of an overlay. `value` is as written, pinned or not."""
 
     overlay: str
     path: Path
@@ -37,7 +37,7 @@ class Pin:
 
 
 def find_pins(directory: Path) -> list[Pin]:
-    """Of every overlay of a manifest directory, then of the manifests that need no kustomize."""
+    """Finds the pins of every overlay, then of the manifests that need no kustomize."""
     if not directory.is_dir():
         raise ReleaseError(
             f"{directory} is not a directory. Name the one with the manifests: --directory DIR."
@@ -63,7 +63,7 @@ def find_pin(directory: Path, overlay: str) -> Pin:
 
 
 def write_pin(pin: Pin, value: str) -> Pin:
-    """Rewrites the value and nothing else; the file is replaced whole or not at all."""
+    """Rewrites the value and nothing else; replaces the file whole or not at all."""
     text = _read(pin.path)
     lines = text.splitlines(keepends=True)
     body = lines[pin.line - 1].rstrip("\r\n")

@@ -1,7 +1,7 @@
-"""Binds a generation to hashes: its manifest.lock, its store paths and what a server of it reports.
+"""Binds a generation to hashes: of its manifest.lock, its store paths and its servers.
 
-A generation is a number on a hub, and what it stands for can be overwritten there; a record cannot
-follow. What was not recorded is absent, never assumed.
+A hub can overwrite a generation under its number; the record keeps the first hashes. What was not
+recorded is absent, never assumed.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ class PinRecord:
 
     @property
     def missing(self) -> list[str]:
-        """The parts that nobody has recorded yet."""
+        """Lists the parts that are not recorded yet."""
         parts = {
             "manifest.lock": self.manifest_lock,
             "store paths": self.store_paths and all(self.store_paths.values()),
@@ -62,7 +62,7 @@ def record_path(directory: Path, reference: Reference) -> Path:
 
 
 def read_record(directory: Path, reference: Reference) -> PinRecord | None:
-    """None where the generation was never recorded."""
+    """Reads the record of a generation; None if there is none."""
     path = record_path(directory, reference)
     if not path.exists():
         return None
@@ -90,7 +90,7 @@ def write_record(directory: Path, reference: Reference, record: PinRecord) -> Pa
 
 
 def join_records(old: PinRecord | None, new: PinRecord) -> PinRecord:
-    """What both say; a ReleaseError where they disagree, for a generation never changes."""
+    """Joins two records; raises ReleaseError where they differ: a generation never changes."""
     if old is None:
         return new
     if old.manifest_lock and new.manifest_lock and old.manifest_lock != new.manifest_lock:
@@ -102,7 +102,7 @@ def join_records(old: PinRecord | None, new: PinRecord) -> PinRecord:
 
 
 def hash_lock(path: Path) -> tuple[str, list[str]]:
-    """The SHA-256 of a manifest.lock, and the store paths of the packages that it locks."""
+    """Returns the SHA-256 of a manifest.lock, and the store paths of its packages."""
     try:
         content = path.read_bytes()
         packages: Any = parse_object(content, path.name)["packages"]
@@ -113,13 +113,13 @@ def hash_lock(path: Path) -> tuple[str, list[str]]:
     except (ReleaseError, KeyError, TypeError, AttributeError):
         raise ReleaseError(
             f"{path} is not a manifest.lock of Flox: it has no list of packages. "
-            "It lies in .flox/env/ of the environment."
+            "It is in .flox/env/ of the environment."
         ) from None
     return hashlib.sha256(content).hexdigest(), sorted(paths)
 
 
 def hash_store_path(text: str, store: Path = Path(STORE)) -> str | None:
-    """The NAR hash of a store path; None where it is not on this machine."""
+    """Returns the NAR hash of a store path; None if it is not on this machine."""
     if not _STORE_PATH.fullmatch(text):
         raise ReleaseError(f"{text!r} is not a store path, such as {STORE}…-llama-server-0.1.0.")
     path = store / text.removeprefix(STORE)
@@ -127,7 +127,7 @@ def hash_store_path(text: str, store: Path = Path(STORE)) -> str | None:
 
 
 def read_identity(text: str, source: str) -> dict[str, str | None]:
-    """The hashes in what GET /version answers, or `appliance version --json` prints."""
+    """Reads the hashes that GET /version answers or `appliance version --json` prints."""
     try:
         hashes: Any = parse_object(text.encode(), source)["hashes"]
         identity = {name: hashes[name] for name in IDENTITY}

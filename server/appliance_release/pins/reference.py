@@ -1,4 +1,4 @@
-"""A generation of a Flox environment as Kubernetes writes it: OWNER/NAME:GENERATION."""
+"""Reads references to a generation of a Flox environment: OWNER/NAME:GENERATION."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from appliance.errors import ReleaseError
 ANNOTATION = "flox.dev/environment"
 EXAMPLE = "acme/llama-runtime:2"
 
-# Records lie in folders of these names, so neither is `.` or `..`.
+# Records are in folders of these names, so neither may be `.` or `..`.
 _PART = r"(?!\.{1,2}(?![A-Za-z0-9._-]))[A-Za-z0-9._-]+"
 _ENVIRONMENT = re.compile(rf"{_PART}/{_PART}")
 _PINNED = re.compile(rf"({_PART})/({_PART}):([1-9][0-9]{{0,17}})")
@@ -18,7 +18,7 @@ _PINNED = re.compile(rf"({_PART})/({_PART}):([1-9][0-9]{{0,17}})")
 
 @dataclass(frozen=True, slots=True)
 class Reference:
-    """One generation: what a pod runs, whatever is live on FloxHub."""
+    """One generation, which a pod runs even if another is live on FloxHub."""
 
     owner: str
     name: str
@@ -36,7 +36,7 @@ class Reference:
 
 
 def parse_reference(text: str) -> Reference:
-    """Of a pinned reference; whatever is not pinned is an error that says how to pin it."""
+    """Parses a pinned reference; the error for any other says how to pin it."""
     match = _PINNED.fullmatch(text)
     if match is None:
         raise ReleaseError(f"{text!r} {why_not_pinned(text)}")
@@ -45,7 +45,7 @@ def parse_reference(text: str) -> Reference:
 
 
 def why_not_pinned(text: object) -> str | None:
-    """What is wrong with an annotation's value and what to write instead; None of a pinned one."""
+    """Returns the fault of an annotation's value and its remedy; None if it is pinned."""
     if not isinstance(text, str):
         return f'is not a string. Write it in quotes, as in "{EXAMPLE}".'
     if _PINNED.fullmatch(text):

@@ -1,4 +1,4 @@
-"""Asks a cluster through kubectl and the caller's own credentials: its objects, and its servers."""
+"""Reads a cluster's objects and asks its servers, through kubectl and the user's credentials."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _FORWARDING = re.compile(r"Forwarding from 127\.0\.0\.1:(\d+) ->")
 
 
 class Cluster(Protocol):
-    """What a rollout needs to know; tests pass one that answers from a recording."""
+    """The answers that a rollout needs; tests pass a recording."""
 
     def objects(self, namespace: str) -> list[dict[str, object]]: ...
 
@@ -41,7 +41,7 @@ class Kubectl:
     run: Run = field(default=run_program)
 
     def objects(self, namespace: str) -> list[dict[str, object]]:
-        """Deployments, ReplicaSets, pods and events of a namespace, all as of one moment."""
+        """Returns Deployments, ReplicaSets, pods and events of a namespace, by one request."""
         command = self._command("get", KINDS, "--namespace", namespace, "--output", "json")
         try:
             found = json.loads(self.run(command, timeout_s=self.timeout_s + 10))
@@ -50,10 +50,10 @@ class Kubectl:
         return [mapping(item) for item in sequence(mapping(found).get("items"))]
 
     def version(self, namespace: str, pod: str, port: int) -> dict[str, object]:
-        """What GET /version of one pod answers.
+        """Asks one pod for GET /version, through a forwarded port.
 
-        Through a forwarded port, not the API server's proxy: the proxy passes on its own name as
-        Host, which the server refuses, and a NetworkPolicy may shut it out.
+        The API server's proxy would send its own name as Host, which the server refuses, and a
+        NetworkPolicy may block it.
         """
         deadline_s = time.monotonic() + self.timeout_s
         command = self._command(
@@ -88,7 +88,7 @@ def _running(command: list[str]) -> Iterator[subprocess.Popen[str]]:
 
 
 def _forwarded_port(process: subprocess.Popen[str], deadline_s: float) -> int:
-    """Which port of this machine kubectl took; it prints that once it listens."""
+    """Returns the local port, which kubectl prints once it listens."""
     output, errors = process.stdout, process.stderr
     if output is None or errors is None:
         raise TypeError("the process must be started with pipes")

@@ -1,4 +1,4 @@
-"""Why a rollout does not go on, in plain words: from conditions, waiting reasons and events."""
+"""Says why a rollout does not go on, from conditions, waiting reasons and events."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 MAX_MESSAGE_CHARS = 400
 
-# What Kubernetes calls it, and what it means for a server of ours.
+# Kubernetes' reason, and its meaning for a server of ours.
 WAITING = {
     "CrashLoopBackOff": "the server starts and ends again",
     "CreateContainerConfigError": "a Secret, ConfigMap or field that it refers to is missing",
@@ -27,7 +27,7 @@ WAITING = {
 
 
 def deployment_reasons(deployment: Object, sets: list[Object]) -> list[str]:
-    """Of what is above the pods: a deadline that has passed, pods that could not even be made."""
+    """Returns reasons above the pods: a deadline that has passed, pods that are refused."""
     found = list(_conditions(deployment))
     for replica_set in sets:
         found += [
@@ -51,7 +51,7 @@ def _conditions(deployment: Object) -> Iterator[str]:
 
 
 def pod_reason(pod: Object, events: list[Object]) -> str:
-    """The most telling thing that is known of a pod that is not ready."""
+    """Returns the most specific reason why a pod is not ready."""
     for reason in (_unscheduled(pod), _container(pod, events)):
         if reason:
             return reason
@@ -110,7 +110,7 @@ _MEANINGS: dict[object, str] = {
 
 
 def _last_warning(pod: Object, events: list[Object]) -> str | None:
-    """The shim's own message arrives as an event of the pod."""
+    """Returns the last warning among the pod's events, where the shim reports."""
     uid = value_at(pod, ("metadata", "uid"))
     warnings = [
         event
@@ -130,6 +130,6 @@ def _all_conditions(each: Object) -> Iterator[Object]:
 
 
 def _text(message: object) -> str:
-    """One line of it, of a bearable length."""
+    """Shortens a message to one line of bounded length."""
     text = " ".join(str(message).split())
     return text if len(text) <= MAX_MESSAGE_CHARS else text[:MAX_MESSAGE_CHARS] + "…"

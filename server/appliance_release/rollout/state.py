@@ -1,4 +1,4 @@
-"""What a Deployment was told to run, what its pods report, and whether that is what is pinned."""
+"""Compares what a Deployment and its pods run with what is pinned."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ ENDING = "Terminating"  # kubectl's word for it
 
 
 class Verdict(IntEnum):
-    """Each is an exit code; of several the worst counts, which is the last one here."""
+    """An exit code; of several the worst counts, which is the last one here."""
 
     OK = 0
     UNKNOWN = 13
@@ -44,7 +44,7 @@ def worst(*verdicts: Verdict) -> Verdict:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Target:
-    """One Deployment of an overlay, and what the overlay pins it to."""
+    """One Deployment of an overlay, and its pin."""
 
     namespace: str
     deployment: str
@@ -54,12 +54,12 @@ class Target:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PodState:
     name: str
-    told: str | None
+    configured: str | None
     phase: str
     is_ready: bool
     restarts: int
     port: int | None
-    reason: str | None = None  # why it is not ready, in plain words
+    reason: str | None = None  # why it is not ready, in words
     reported: str | None = None
     hashes: dict[str, object] | None = None
     verdict: Verdict = Verdict.OK
@@ -68,10 +68,10 @@ class PodState:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rollout:
-    """`num_updated` pods run the present template, `num_available` of those are of use."""
+    """`num_updated` pods run the present template; `num_available` of those are available."""
 
     target: Target
-    told: str | None
+    configured: str | None
     num_wanted: int
     num_updated: int
     num_available: int
@@ -83,13 +83,13 @@ class Rollout:
 
     @property
     def verdict(self) -> Verdict:
-        own = _compare(self.told, self.target.pinned)[0]
+        own = _compare(self.configured, self.target.pinned)[0]
         under_way = Verdict.UNFINISHED if own is Verdict.OK and not self.is_complete else own
         return worst(under_way, *(pod.verdict for pod in self.pods))
 
 
 def read_rollout(cluster: Cluster, target: Target) -> Rollout:
-    """From what Kubernetes says alone; no server is asked."""
+    """Reads a rollout from Kubernetes' objects; asks no server."""
     objects = cluster.objects(target.namespace)
     deployment = _find(objects, target)
     sets = _owned(objects, "ReplicaSet", [deployment])
@@ -107,10 +107,10 @@ def read_rollout(cluster: Cluster, target: Target) -> Rollout:
         mapping(deployment.get("metadata")), "generation"
     )
     failed = _condition(deployment, "Progressing").get("reason") == "ProgressDeadlineExceeded"
-    told = _annotation(value_at(spec, ("template",)))
+    configured = _annotation(value_at(spec, ("template",)))
     return Rollout(
         target=target,
-        told=told,
+        configured=configured,
         num_wanted=wanted,
         num_updated=updated if is_seen else 0,
         num_available=max(0, available - (total - updated)) if is_seen else 0,
@@ -123,7 +123,7 @@ def read_rollout(cluster: Cluster, target: Target) -> Rollout:
 
 
 def verify_pods(cluster: Cluster, rollout: Rollout, record: PinRecord | None) -> Rollout:
-    """The same with what every pod reports, compared with what was recorded of the generation."""
+    """Asks every pod for its hashes, and compares them with the record of the generation."""
 
     def ask(pod: PodState) -> PodState:
         if pod.verdict is Verdict.UNPINNED or pod.phase == ENDING:
@@ -146,11 +146,11 @@ def verify_pods(cluster: Cluster, rollout: Rollout, record: PinRecord | None) ->
 
 
 def judge(pod: PodState, version: Object, record: PinRecord | None) -> PodState:
-    """What one server's /version means. `record` is that of the pinned generation."""
+    """Judges one server's /version. `record` is that of the pinned generation."""
     generation = version.get("generation")
     reported = None if generation is None else str(generation)
     pod = replace(pod, reported=reported, hashes=mapping(version.get("hashes")))
-    if reported is not None and pod.told is not None and reported != pod.told:
+    if reported is not None and pod.configured is not None and reported != pod.configured:
         said = f"it was started as {reported}, and its annotation was changed since"
         return replace(pod, verdict=Verdict.TAMPERED, said=said)
     if pod.verdict is Verdict.DRIFT:
@@ -170,16 +170,16 @@ def judge(pod: PodState, version: Object, record: PinRecord | None) -> PodState:
 
 
 def _pod_state(pod: Object, pinned: str, events: list[Object]) -> PodState:
-    told = _annotation(pod)
+    configured = _annotation(pod)
     statuses = [mapping(each) for each in sequence(value_at(pod, ("status", "containerStatuses")))]
     is_ready = _condition(pod, "Ready").get("status") == "True"
     ending = value_at(pod, ("metadata", "deletionTimestamp")) is not None
     phase = ENDING if ending else str(value_at(pod, ("status", "phase")))
-    # What drains has been told to go already: it is no drift that it still can be seen.
-    verdict, said = (Verdict.OK, None) if ending else _compare(told, pinned)
+    # A pod that drains has ended its service: it counts as no drift.
+    verdict, said = (Verdict.OK, None) if ending else _compare(configured, pinned)
     return PodState(
         name=str(value_at(pod, ("metadata", "name"))),
-        told=told,
+        configured=configured,
         phase=phase,
         is_ready=is_ready,
         restarts=sum(_count(status, "restartCount") for status in statuses),
@@ -190,14 +190,17 @@ def _pod_state(pod: Object, pinned: str, events: list[Object]) -> PodState:
     )
 
 
-def _compare(told: str | None, pinned: str) -> tuple[Verdict, str | None]:
-    if told is None:
+def _compare(configured: str | None, pinned: str) -> tuple[Verdict, str | None]:
+    if configured is None:
         return Verdict.UNPINNED, f"has no {ANNOTATION}"
-    problem = why_not_pinned(told)
+    problem = why_not_pinned(configured)
     if problem is not None:
-        return Verdict.UNPINNED, f"was told {told!r}, which {problem.partition('. ')[0]}"
-    if told != pinned:
-        return Verdict.DRIFT, f"was told {told}; pinned is {pinned}"
+        return (
+            Verdict.UNPINNED,
+            f"is configured with {configured!r}, which {problem.partition('. ')[0]}",
+        )
+    if configured != pinned:
+        return Verdict.DRIFT, f"is configured with {configured}; pinned is {pinned}"
     return Verdict.OK, None
 
 

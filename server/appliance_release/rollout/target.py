@@ -1,4 +1,4 @@
-"""Which Deployments an overlay makes, and what it pins them to: read from what would be applied."""
+"""Finds the Deployments of an overlay and their pins, in what would be applied."""
 
 from __future__ import annotations
 

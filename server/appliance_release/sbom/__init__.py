@@ -1,1 +1,1 @@
-"""Bills of materials."""
+"""Writes bills of materials."""

@@ -1,4 +1,4 @@
-"""Writes a bill of materials in CycloneDX 1.6: the same bytes for the same parts, anywhere."""
+"""Writes a bill of materials in CycloneDX 1.6: the same bytes for the same parts."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ NAMESPACE = uuid.UUID("5d0a7b5e-6f0c-5b1e-9d3a-3f6f0b1c2d4e")
 
 @dataclass(slots=True)
 class Parts:
-    """Components by their reference, and which of them is made of which others."""
+    """Components by reference, and the references each of them depends on."""
 
     components: dict[str, Component] = field(default_factory=dict)
     depends_on: dict[str, set[str]] = field(default_factory=dict)
@@ -45,7 +45,7 @@ class Parts:
 def describe(
     paths: Sequence[Path], *, store: NixStore | None, hasher: FileHasher, timestamp: str | None
 ) -> str:
-    """The bill of everything below `paths`: store paths, environments, models, locks of models."""
+    """Writes the bill of `paths`: store paths, environments, models, model locks."""
     parts = Parts()
     roots = []
     for path in paths:
@@ -59,7 +59,7 @@ def describe(
 def _describe_one(
     path: Path, parts: Parts, store: NixStore | None, hasher: FileHasher
 ) -> list[str]:
-    """Adds what is at `path`; the references of what was asked for."""
+    """Adds the parts at `path`; returns the references of the top ones."""
     if store is not None and (top := store.top_path(path)) is not None:
         return [_describe_closure(top, parts, store, hasher)]
     if path.is_file():
@@ -69,7 +69,7 @@ def _describe_one(
     folders = site_packages(path)
     if not folders:
         raise ReleaseError(
-            f"{path} is nothing to make a bill of: neither a Nix store path, nor a Python"
+            f"{path} cannot have a bill: it is neither a Nix store path, nor a Python"
             " environment, nor a model directory, nor a model lock."
         )
     return _add_all(parts, describe_packages(folders))
@@ -87,7 +87,7 @@ def _add_all(parts: Parts, components: Iterable[Component]) -> list[str]:
 
 
 def _describe_closure(top: str, parts: Parts, store: NixStore, hasher: FileHasher) -> str:
-    """Each store path with its hash, and inside of it the Python packages and models."""
+    """Adds each store path with its hash, and the Python packages and models in it."""
     for entry in store.closure(top):
         parts.add(_store_component(entry))
         for reference in entry.references:
@@ -103,7 +103,7 @@ def _describe_closure(top: str, parts: Parts, store: NixStore, hasher: FileHashe
 
 
 def _store_component(entry: StorePath) -> Component:
-    """Named without the digest, which is in the reference; the hash is that of the NAR."""
+    """Names a store path without its digest, which is in the reference; hashes its NAR."""
     name, _, version = _split_version(Path(entry.path).name[33:])
     component: Component = {
         "type": "file" if Path(entry.path).is_file() else "application",
@@ -118,7 +118,7 @@ def _store_component(entry: StorePath) -> Component:
 
 
 def _split_version(name: str) -> tuple[str, str, str]:
-    """As Nix does it: the version begins after the first dash that no letter follows."""
+    """Splits a name as Nix does: the version begins after the first dash without a letter."""
     for place, char in enumerate(name[:-1]):
         if char == "-" and not name[place + 1].isalpha():
             return name[:place], "-", name[place + 1 :]

@@ -1,4 +1,4 @@
-"""A model as a component: revision, licence, each file's hash, and what its files say it is."""
+"""Describes a model as a component: revision, licence, file hashes, architecture."""
 
 from __future__ import annotations
 
@@ -27,13 +27,13 @@ DEFAULT_TASK = "text-generation"
 
 
 def describe_lock(path: Path) -> dict[str, object]:
-    """By a lock alone; a model that comes from a folder is looked at there."""
+    """Describes a model by its lock, and by its files if it comes from a folder."""
     lock = read_model_lock(path)
     return _describe(lock, source_folder(lock, path))
 
 
 def describe_directory(directory: Path, hasher: FileHasher) -> dict[str, object]:
-    """By the lock in the directory; without one, the files are hashed."""
+    """Describes a model by the lock in its directory; without one, hashes the files."""
     path = directory / LOCK_FILE
     if path.is_file():
         return _describe(read_model_lock(path), directory)
@@ -74,7 +74,7 @@ def _describe(lock: ModelLock, directory: Path | None) -> dict[str, object]:
 
 
 def _parameters(directory: Path | None) -> dict[str, object]:
-    """What the model card and config.json say, as far as they are at hand."""
+    """Reads task and architecture from model card and config.json, if they are here."""
     text = [{"format": "text"}]
     found: dict[str, object] = {"task": DEFAULT_TASK, "inputs": text, "outputs": text}
     if directory is None:

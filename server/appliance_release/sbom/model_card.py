@@ -1,4 +1,4 @@
-"""What the head of a model card says: the few plain facts between its first two lines of dashes."""
+"""Reads the plain facts in the head of a model card, between its first two lines of dashes."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ _PLAIN = re.compile(r"[\w.+-]{1,100}", re.ASCII)
 
 
 def read_model_card(directory: Path) -> dict[str, str]:
-    """Facts of one word each, such as license and pipeline_tag; empty without a card.
+    """Reads facts of one word each, such as license and pipeline_tag; none without a card.
 
-    This is no YAML reader: lists and nested facts are left out, as is whatever is quoted.
+    This is no YAML reader: it leaves out lists, nested facts and quoted values.
     """
     try:
         with (directory / MODEL_CARD).open("rb") as file:

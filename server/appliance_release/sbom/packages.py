@@ -1,4 +1,4 @@
-"""The Python packages of an environment as components: name, version, package URL, licence."""
+"""Describes the Python packages of an environment: name, version, package URL, licence."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ _CLASSIFIER = "License :: OSI Approved :: "
 
 
 def site_packages(path: Path) -> list[Path]:
-    """The folders of packages in an environment or a store path; `path` itself may be one."""
+    """Finds the folders of packages in an environment or a store path, or `path` itself."""
     return sorted(folder for folder in _candidates(path) if next(folder.glob("*.dist-info"), None))
 
 
 def _candidates(path: Path) -> Iterator[Path]:
-    """Wherever an environment was put: below lib, or deep in libexec."""
+    """Yields possible package folders: below lib, or deep in libexec."""
     yield path
     for parent, folders, _ in os.walk(path):
         if Path(parent).name == PACKAGE_FOLDER:
@@ -56,7 +56,7 @@ def _describe(package: Distribution) -> dict[str, object]:
 
 
 def _licenses(package: Distribution) -> list[dict[str, object]]:
-    """An SPDX expression where the package has one; else what it calls its licence."""
+    """Returns the package's SPDX expression, or else the licence that it names."""
     facts = package.metadata
     if expression := _fact(package, "License-Expression"):
         return [{"expression": expression}]

@@ -15,7 +15,7 @@ def test_a_kind_of_lock_must_be_named(capsys: pytest.CaptureFixture[str]) -> Non
     assert "the following arguments are required: WHAT" in capsys.readouterr().err
 
 
-def test_without_uv_the_way_to_it_is_told(
+def test_without_uv_the_way_to_it_is_named(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))

@@ -102,7 +102,7 @@ def test_a_move_that_the_history_missed_is_added_and_said(k8s: Manifests) -> Non
     pin.write_text(pin.read_text().replace(":2", ":3"))
     code, said = k8s.pin("set", "staging", "3")
     assert code == 0
-    assert "The history left it at acme/llama-runtime:2; now it tells of this change" in said
+    assert "The history had acme/llama-runtime:2; now it has this change" in said
     assert k8s.pin("history", "--verify")[0] == 0
 
 

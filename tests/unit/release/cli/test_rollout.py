@@ -69,16 +69,16 @@ def half_way(**container: Any) -> RecordedCluster:
     )
 
 
-def test_a_finished_rollout_is_told_in_a_few_lines(ask: Ask) -> None:
+def test_a_finished_rollout_is_shown_in_a_few_lines(ask: Ask) -> None:
     assert ask(settled(), "status") == (
         0,
         """Deployment llama in llama-production
   pinned   acme/llama-runtime:2
-  told     acme/llama-runtime:2
+  applied  acme/llama-runtime:2
   rollout  finished: 2 of 2 available
 
-  llama-new-1  told acme/llama-runtime:2, ready
-  llama-new-2  told acme/llama-runtime:2, ready
+  llama-new-1  acme/llama-runtime:2, ready
+  llama-new-2  acme/llama-runtime:2, ready
 
   ok: what runs is what is pinned
 """,
@@ -91,7 +91,7 @@ def test_a_rollout_that_hangs_says_why(ask: Ask) -> None:
     code, said = ask(cluster, "status")
     assert code == Verdict.UNFINISHED
     assert "rollout  under way: 0 of 2 new pods available, 2 old still there" in said
-    assert "llama-new-1  told acme/llama-runtime:2, running, 4 restarts" in said
+    assert "llama-new-1  acme/llama-runtime:2, running, 4 restarts" in said
     assert "code 3, the model is refused: appliance: weights differ" in said
 
 

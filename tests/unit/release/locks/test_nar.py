@@ -66,7 +66,7 @@ def test_the_executable_bit_counts_and_times_do_not(tree: Path) -> None:
     assert hash_path(tree) != before
 
 
-def test_progress_is_told_in_bytes(tree: Path) -> None:
+def test_progress_is_counted_in_bytes(tree: Path) -> None:
     read: list[int] = []
     hash_path(tree, read.append)
     assert sum(read) == 6 + 9 + 8

@@ -42,7 +42,7 @@ def test_a_line_that_pins_nothing_is_refused(line: str, tmp_path: Path) -> None:
         read_requirements(write(tmp_path, line))
 
 
-def test_a_missing_file_is_told_with_the_way_out(tmp_path: Path) -> None:
+def test_a_missing_file_is_named_with_the_way_out(tmp_path: Path) -> None:
     with pytest.raises(ReleaseError, match="at the top of a checkout"):
         read_requirements(tmp_path / "absent.txt")
 

@@ -76,7 +76,7 @@ def test_a_package_that_the_system_does_not_want_has_no_wheel() -> None:
     assert list(wheel_lock._choose_all([requirement], "x86_64", {})) == []
 
 
-def test_a_missing_uv_is_told_with_the_way_out() -> None:
+def test_a_missing_uv_is_named_with_the_way_out() -> None:
     with pytest.raises(ReleaseError, match=r"/no/uv cannot be run .*make lock"):
         lock_wheels(REQUIREMENTS, Path("/no/uv"))
 

@@ -25,7 +25,7 @@ def test_the_line_of_what_is_absent_is_that_of_what_is_around_it() -> None:
     ("text", "said"),
     [
         ("a: [1,\n", r"f\.yaml:2: this is not YAML"),
-        ("a: 1\nb: 2\na: 3\n", r"f\.yaml:3: 'a' stands here a second time"),
+        ("a: 1\nb: 2\na: 3\n", r"f\.yaml:3: 'a' comes a second time here"),
         ("a: &x 1\nb: *x\n", r"f\.yaml:1: anchors"),
         ("a: {<<: {b: 1}}\n", r"f\.yaml:1: a key here is not a plain word"),
         ("? [a]\n: 1\n", r"f\.yaml:1: a key here is not a plain word"),

@@ -1,4 +1,4 @@
-"""Rolling forward, promoting and rolling back, each told to the history."""
+"""Rolling forward, promoting and rolling back, each added to the history."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def history(pins: PinDirectory) -> list[tuple[str, str, str | None, str]]:
     return [(each.action, each.target, each.before, each.after) for each in pins.log.entries()]
 
 
-def test_a_change_is_written_and_told(pins: PinDirectory) -> None:
+def test_a_change_is_written_and_recorded(pins: PinDirectory) -> None:
     moved = pins.set("staging", "2")
     assert runs(pins, "staging") == "2"
     assert runs(pins, "production") == "1"
@@ -71,11 +71,11 @@ def test_a_move_that_the_history_missed_is_recorded_when_repeated(
     assert pins.changed_by_hand(pins.log.entries())
 
     moved = pins.set("staging", "3")
-    assert moved.untold == f"{ENVIRONMENT}:2"
+    assert moved.unrecorded == f"{ENVIRONMENT}:2"
     assert history(pins)[1:] == [("set", "staging", f"{ENVIRONMENT}:2", f"{ENVIRONMENT}:3")]
     assert pins.changed_by_hand(pins.log.entries()) == []
 
-    assert pins.set("staging", "3").untold is None
+    assert pins.set("staging", "3").unrecorded is None
     assert len(history(pins)) == 2
 
 
@@ -146,7 +146,7 @@ def test_a_rollback_without_a_past_says_where_one_could_go(pins: PinDirectory) -
         pins.roll_back("production", "yesterday")
 
 
-def test_after_an_edit_by_hand_the_last_told_generation_was_live(pins: PinDirectory) -> None:
+def test_after_an_edit_by_hand_the_last_recorded_generation_was_live(pins: PinDirectory) -> None:
     pins.set("production", "2")
     path = pins.directory / "overlays" / "production" / "pin.yaml"
     path.write_text(f'flox.dev/environment: "{ENVIRONMENT}:9"\n')
@@ -195,7 +195,7 @@ def test_a_change_waits_for_another_one_and_does_not_overrule_it(pins: PinDirect
     assert (runs(pins, "staging"), history(pins)) == ("2", [])
 
 
-def test_a_change_that_cannot_be_told_is_taken_back(
+def test_a_change_that_cannot_be_recorded_is_taken_back(
     pins: PinDirectory, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def refuse(*_: object) -> None:
@@ -207,7 +207,7 @@ def test_a_change_that_cannot_be_told_is_taken_back(
     assert runs(pins, "production") == "1"
 
 
-def test_a_record_is_told_once_and_its_alteration_is_found(pins: PinDirectory) -> None:
+def test_a_record_is_written_once_and_its_alteration_is_found(pins: PinDirectory) -> None:
     reference = parse_reference(f"{ENVIRONMENT}:2")
     found = PinRecord(reference=str(reference), manifest_lock="a" * 64)
     path, record = pins.record(reference, found)

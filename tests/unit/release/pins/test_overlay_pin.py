@@ -74,7 +74,7 @@ def test_an_overlay_without_or_with_two_pins_is_refused(tmp_path: Path) -> None:
         find_pins(tmp_path)
 
 
-def test_an_unknown_overlay_is_told_the_known_ones(tmp_path: Path) -> None:
+def test_an_unknown_overlay_names_the_known_ones(tmp_path: Path) -> None:
     overlay(tmp_path, "staging", f"{KEY}: a/b:1\n")
     with pytest.raises(ReleaseError, match=r"no overlay 'prod' under .* There are: staging\."):
         find_pin(tmp_path, "prod")

@@ -36,7 +36,7 @@ def test_a_pinned_reference_is_read_and_written_alike() -> None:
         (None, "is not a string"),
     ],
 )  # fmt: skip
-def test_what_is_not_pinned_is_told_how_to_be(value: object, said: str) -> None:
+def test_the_refusal_of_what_is_not_pinned_says_how_to_pin_it(value: object, said: str) -> None:
     assert said in str(why_not_pinned(value))
 
 

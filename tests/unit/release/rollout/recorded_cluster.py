@@ -39,7 +39,7 @@ def version(generation: str | None = NEW, **hashes: str | None) -> Object:
 
 
 def deployment(
-    told: str | None = NEW,
+    configured: str | None = NEW,
     *,
     wanted: int = 2,
     updated: int = 2,
@@ -48,7 +48,7 @@ def deployment(
     conditions: tuple[Object, ...] = (),
     **spec: Any,
 ) -> Object:
-    annotations = {} if told is None else {ANNOTATION: told}
+    annotations = {} if configured is None else {ANNOTATION: configured}
     return {
         "kind": "Deployment",
         "metadata": {"name": "llama", "uid": "deployment", "generation": 4},
@@ -79,7 +79,7 @@ def replica_set(uid: str = "new", *conditions: Object) -> Object:
 
 def pod(
     name: str = "llama-new-1",
-    told: str | None = NEW,
+    configured: str | None = NEW,
     *,
     owner: str = "new",
     ready: bool = True,
@@ -87,7 +87,7 @@ def pod(
     conditions: tuple[Object, ...] = (),
     **metadata: Any,
 ) -> Object:
-    annotations = {} if told is None else {ANNOTATION: told}
+    annotations = {} if configured is None else {ANNOTATION: configured}
     status = "True" if ready else "False"
     return {
         "kind": "Pod",

@@ -75,7 +75,7 @@ def test_objects_are_asked_for_in_one_command() -> None:
     ]  # fmt: skip
 
 
-def test_what_is_no_json_is_told() -> None:
+def test_what_is_no_json_is_refused() -> None:
     with pytest.raises(ReleaseError, match="kubectl get printed something that is not JSON"):
         Kubectl(run=lambda _, *, timeout_s=0.0: "W0101 a warning").objects("llama")
 

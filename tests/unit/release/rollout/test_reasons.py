@@ -75,7 +75,7 @@ def test_a_pod_that_no_node_takes_says_what_to_do(message: str, said: str) -> No
     assert said in pod_reason(unscheduled, [])
 
 
-def test_pods_that_are_refused_are_told_once() -> None:
+def test_pods_that_are_refused_are_named_once() -> None:
     failure = {
         "type": "ReplicaFailure",
         "status": "True",
@@ -87,7 +87,7 @@ def test_pods_that_are_refused_are_told_once() -> None:
     ]
 
 
-def test_a_paused_deployment_is_told() -> None:
+def test_a_paused_deployment_is_named() -> None:
     assert deployment_reasons(deployment(paused=True), []) == [
         "the Deployment is paused: kubectl rollout resume"
     ]

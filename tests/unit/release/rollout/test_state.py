@@ -98,16 +98,16 @@ def test_a_pod_that_cannot_be_asked_is_unknown_and_not_ok() -> None:
     assert "is called http, so it could not be asked" in str(rollout.pods[0].said)
 
 
-@pytest.mark.parametrize("told", [None, "acme/llama-runtime", "acme/llama-runtime@2"])
-def test_a_pod_that_was_told_no_generation_is_unpinned(told: str | None) -> None:
-    cluster = settled(pod("llama-new-1", told), pod("llama-new-2"))
+@pytest.mark.parametrize("configured", [None, "acme/llama-runtime", "acme/llama-runtime@2"])
+def test_a_pod_that_has_no_generation_is_unpinned(configured: str | None) -> None:
+    cluster = settled(pod("llama-new-1", configured), pod("llama-new-2"))
     cluster.versions = dict.fromkeys(PODS, version())
     assert read_rollout(cluster, TARGET).verdict is Verdict.UNPINNED
     assert verified(cluster).verdict is Verdict.UNPINNED
 
 
-def test_a_deployment_that_was_told_another_generation_is_drift() -> None:
-    cluster = RecordedCluster([deployment(OLD), replica_set(), pod(told=OLD)])
+def test_a_deployment_with_another_generation_is_drift() -> None:
+    cluster = RecordedCluster([deployment(OLD), replica_set(), pod(configured=OLD)])
     cluster.versions = {"llama-new-1": version(OLD, weights="f" * 64)}
     assert read_rollout(cluster, TARGET).verdict is Verdict.DRIFT
     assert verified(cluster).verdict is Verdict.DRIFT

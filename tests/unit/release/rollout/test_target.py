@@ -26,7 +26,7 @@ def test_an_overlay_is_rendered() -> None:
     assert find_targets(K8S, "staging", render) == [PLAIN]
 
 
-def test_an_unknown_overlay_is_told_the_known_ones() -> None:
+def test_an_unknown_overlay_names_the_known_ones() -> None:
     with pytest.raises(ReleaseError, match="There are: canary, llama, production, staging"):
         find_targets(K8S, "prod")
 
