@@ -7,6 +7,7 @@ import threading
 from collections.abc import Callable, Sequence
 
 from appliance.completion import (
+    Account,
     ChatPrompt,
     Choice,
     Completion,
@@ -15,6 +16,7 @@ from appliance.completion import (
     CompletionStream,
     Delta,
     Embeddings,
+    Reservation,
     TokenChoice,
     ToolCall,
     Usage,
@@ -26,6 +28,7 @@ Script = Callable[[CompletionRequest], Sequence[Delta | Exception]]
 PIECES = ("Hello", " there", "!")
 PROMPT_IDS = (1, 630, 626, 268, 531)
 NUM_CACHED_TOKENS = 2
+NUM_NEW_TOKENS = 16  # at most, where a request does not say
 FORBIDDEN_TOKEN = 1_000_000
 
 
@@ -112,7 +115,11 @@ class FakeService(CompletionService):
         self.requests.append(request)
         if self.start_error is not None:
             raise self.start_error
-        stream = FakeStream(self, request, self.script(request))
+        reservation = None
+        if request.account is not None:
+            num_new = request.n * (request.max_new_tokens or NUM_NEW_TOKENS)
+            reservation = request.account.reserve(len(PROMPT_IDS) + num_new)
+        stream = FakeStream(self, request, self.script(request), reservation)
         self.streams.append(stream)
         self.has_started.set()
         return stream
@@ -141,8 +148,15 @@ class FakeService(CompletionService):
         )
 
     async def embed(
-        self, inputs: tuple[str | tuple[int, ...], ...], *, owner: str = "", priority: int = 0
+        self,
+        inputs: tuple[str | tuple[int, ...], ...],
+        *,
+        owner: str = "",
+        priority: int = 0,
+        account: Account | None = None,
     ) -> Embeddings:
+        if account is not None:
+            account.reserve(3 * len(inputs)).settle(3 * len(inputs))
         self.embedded.append(inputs)
         for tokens in inputs:
             refuse_forbidden(tokens)
@@ -162,7 +176,11 @@ class FakeService(CompletionService):
 
 class FakeStream(CompletionStream):
     def __init__(
-        self, service: FakeService, request: CompletionRequest, script: Sequence[Delta | Exception]
+        self,
+        service: FakeService,
+        request: CompletionRequest,
+        script: Sequence[Delta | Exception],
+        reservation: Reservation | None = None,
     ) -> None:
         self.request = request
         self.is_closed = False
@@ -171,10 +189,13 @@ class FakeStream(CompletionStream):
         self._service = service
         self._script = script
         self._num_deltas = 0
+        self._reservation = reservation
 
     def follow(self, take: Callable[[Delta], None]) -> asyncio.Future[None]:
         loop = asyncio.get_running_loop()
         done: asyncio.Future[None] = loop.create_future()
+        if self._reservation is not None:
+            self._reservation.on_end(done.set_exception)
         loop.call_later(self._service.delay_s, self._play, take, done)
         return done
 
@@ -203,5 +224,7 @@ class FakeStream(CompletionStream):
 
     def close(self) -> None:
         self.is_closed = True
+        if self._reservation is not None:
+            self._reservation.settle(self.usage.total_tokens)
         if all(stream.is_closed for stream in self._service.streams):
             self._service.has_closed.set()

@@ -23,9 +23,11 @@ from appliance.completion.protocol import (
     model_not_found,
 )
 from appliance.completion.request import (
+    Account,
     ChatPrompt,
     CompletionRequest,
     OutputFormat,
+    Reservation,
     Tool,
     ToolChoice,
     draw_seed,
@@ -35,6 +37,7 @@ from appliance.completion.service import CompletionService
 from appliance.completion.stream import CompletionStream
 
 __all__ = [
+    "Account",
     "Asker",
     "ChatPrompt",
     "Choice",
@@ -52,6 +55,7 @@ __all__ = [
     "Models",
     "OutputFormat",
     "Provenance",
+    "Reservation",
     "Served",
     "Stream",
     "TokenChoice",

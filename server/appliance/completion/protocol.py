@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
     from appliance.completion.answer import Completion, Delta, Embeddings, TokenChoice, Usage
-    from appliance.completion.request import ChatPrompt, CompletionRequest
+    from appliance.completion.request import Account, ChatPrompt, CompletionRequest
 
 ModelStatus = Literal["unloaded", "loading", "ready", "failed"]
 
@@ -54,9 +54,14 @@ class Embedder(Protocol):
     """Turns texts into vectors."""
 
     async def embed(
-        self, inputs: tuple[str | tuple[int, ...], ...], *, owner: str = "", priority: int = 0
+        self,
+        inputs: tuple[str | tuple[int, ...], ...],
+        *,
+        owner: str = "",
+        priority: int = 0,
+        account: Account | None = None,
     ) -> Embeddings:
-        """Return a vector for each input; owner and priority as in CompletionRequest."""
+        """Return a vector for each input; who asks is given as in CompletionRequest."""
 
 
 class Provenance(Protocol):

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Literal, TypeVar
+from typing import Literal, Protocol, TypeVar
 
 from pydantic import JsonValue
+
+from appliance.errors import ApplianceError
 
 T = TypeVar("T")
 
@@ -64,6 +66,23 @@ class OutputFormat:
     schema: Mapping[str, JsonValue] | None = None
 
 
+class Reservation(Protocol):
+    """Tokens that an answer may take."""
+
+    def on_end(self, end: Callable[[ApplianceError], None]) -> None:
+        """`end` is called if the asker loses its access before the answer is complete."""
+
+    def settle(self, num_tokens: int) -> None:
+        """Give back what was not used. Only the first call counts."""
+
+
+class Account(Protocol):
+    """What the asker of a request may still use."""
+
+    def reserve(self, num_tokens: int) -> Reservation:
+        """Take tokens for prompt and answers; raises RateLimited or QuotaExceeded."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CompletionRequest:
     """One request for text, in the product's own words.
@@ -93,3 +112,4 @@ class CompletionRequest:
     cache_salt: bytes = b""  # computed prompts are shared with requests of the same salt alone
     owner: str = ""  # who asks: owners share the engine evenly; never shown to another
     priority: int = 0  # a higher one is served first
+    account: Account | None = None  # who pays for it, if tokens are counted

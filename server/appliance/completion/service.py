@@ -10,7 +10,14 @@ from pydantic import JsonValue
 
 from appliance.completion.answer import Completion, Embeddings
 from appliance.completion.choice import ChoiceDecoder, IdDecoder, ToolReader, unfinished
-from appliance.completion.request import ChatPrompt, CompletionRequest, Tool, given
+from appliance.completion.request import (
+    Account,
+    ChatPrompt,
+    CompletionRequest,
+    Reservation,
+    Tool,
+    given,
+)
 from appliance.completion.stream import CompletionStream
 from appliance.engine.engine import Engine
 from appliance.engine.sequence import SamplingParams
@@ -64,6 +71,8 @@ class CompletionService:
         prompt_ids = await self._encode_prompt(request.prompt)
         max_new_tokens = self._max_new_tokens(request, len(prompt_ids))
         grammar = await self._grammar(request)
+        num_tokens = len(prompt_ids) + request.n * max_new_tokens
+        reservation = reserve(request.account, num_tokens)
         parts: list[tuple[SequenceStream, ChoiceDecoder]] = []
         try:
             for index in range(request.n):
@@ -83,8 +92,10 @@ class CompletionService:
         except BaseException:
             for sequence, _ in parts:
                 sequence.cancel()
+            if reservation is not None:
+                reservation.settle(0)
             raise
-        return CompletionStream(self._model.tokenizer, prompt_ids, parts)
+        return CompletionStream(self._model.tokenizer, prompt_ids, parts, reservation)
 
     async def complete(self, request: CompletionRequest) -> Completion:
         """All choices, finished. Cancelling the awaiting task cancels the sequences."""
@@ -92,13 +103,21 @@ class CompletionService:
         return await stream.collect()
 
     async def embed(
-        self, inputs: tuple[str | tuple[int, ...], ...], *, owner: str = "", priority: int = 0
+        self,
+        inputs: tuple[str | tuple[int, ...], ...],
+        *,
+        owner: str = "",
+        priority: int = 0,
+        account: Account | None = None,
     ) -> Embeddings:
         """The mean of the final hidden states of each input, scaled to length 1."""
         prompts = [await self._encode_prompt(text) for text in inputs]
         for prompt_ids in prompts:
             if len(prompt_ids) > self._model.max_context_tokens:
                 raise self._too_long(len(prompt_ids))
+        num_tokens = sum(map(len, prompts))
+        reservation = reserve(account, num_tokens)
+        num_used = 0
         params = SamplingParams(max_new_tokens=0, seed=0)
         streams: list[SequenceStream] = []
         try:
@@ -107,11 +126,14 @@ class CompletionService:
                     prompt_ids, params, is_pooled=True, owner=owner, priority=priority
                 )
                 streams.append(stream)
+            num_used = num_tokens
             vectors = [await first_embedding(stream) for stream in streams]
         finally:
             for stream in streams:
                 stream.cancel()
-        return Embeddings(vectors=vectors, num_tokens=sum(map(len, prompts)))
+            if reservation is not None:
+                reservation.settle(num_used)
+        return Embeddings(vectors=vectors, num_tokens=num_tokens)
 
     async def tokenize(
         self, prompt: str | ChatPrompt, *, add_special_tokens: bool = True
@@ -271,6 +293,10 @@ class CompletionService:
         names = frozenset(tool.name for tool in prompt.callable_tools)
         is_forced = prompt.tool_choice.kind != "auto"
         return ToolReader(ToolCallParser(self._model.tool_format), names, is_forced=is_forced)
+
+
+def reserve(account: Account | None, num_tokens: int) -> Reservation | None:
+    return None if account is None else account.reserve(num_tokens)
 
 
 async def first_embedding(stream: SequenceStream) -> list[float]:

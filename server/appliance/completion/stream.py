@@ -8,8 +8,10 @@ from functools import partial
 
 from appliance.completion.answer import Choice, Completion, Delta, TokenChoice, Usage
 from appliance.completion.choice import ChoiceDecoder, token_choice
+from appliance.completion.request import Reservation
 from appliance.engine.sequence import FinishReason, TokenEvent
 from appliance.engine.stream import SequenceStream
+from appliance.errors import ApplianceError
 from appliance.text.tokenizer import Tokenizer
 
 
@@ -24,17 +26,21 @@ class CompletionStream:
         tokenizer: Tokenizer,
         prompt_ids: tuple[int, ...],
         parts: list[tuple[SequenceStream, ChoiceDecoder]],
+        reservation: Reservation | None = None,
     ) -> None:
         self._tokenizer = tokenizer
         self.prompt_ids = prompt_ids
         self._num_cached_tokens: int | None = None  # of the choice that was computed first
         self._parts = parts
+        self._reservation = reservation
         self._num_open = len(parts)
         self._done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._take: Callable[[Delta], None] | None = None
         self.prompt_choices: tuple[TokenChoice | None, ...] | None = (
             None  # known once the first delta is out
         )
+        if reservation is not None:
+            reservation.on_end(self.fail)
 
     @property
     def usage(self) -> Usage:
@@ -57,9 +63,16 @@ class CompletionStream:
 
     def close(self) -> None:
         self._done.cancel()
+        if self._reservation is not None:
+            self._reservation.settle(self.usage.total_tokens)
         self._take = None  # it holds the reader, and the reader holds us
         for sequence, _ in self._parts:
             sequence.cancel()
+
+    def fail(self, error: ApplianceError) -> None:
+        """End it from outside; its reader gets the error."""
+        if not self._done.done():
+            self._done.set_exception(error)
 
     async def collect(self) -> Completion:
         """All choices, finished."""
