@@ -1,4 +1,4 @@
-"""HTTP/1.1 on the wire: uvicorn's protocol, with bounds on the head of a request."""
+"""Speaks HTTP/1.1 as uvicorn does, with bounds on the head of a request and on slow readers."""
 
 from __future__ import annotations
 
@@ -26,13 +26,13 @@ class ChunkedBody:
     __slots__ = ("_cycle", "_transport")
 
     def __init__(self, cycle: RequestResponseCycle) -> None:
-        self._cycle = ref(cycle)  # it holds the scope, which holds us
+        self._cycle = ref(cycle)  # weak, because it holds the scope, which holds this
         self._transport = cycle.transport
 
     @property
     def is_open(self) -> bool:
         cycle = self._cycle()
-        if cycle is None or not cycle.chunked_encoding:  # known once the head is out
+        if cycle is None or not cycle.chunked_encoding:  # known after the head is sent
             return False
         return not (cycle.flow.write_paused or cycle.disconnected)
 
@@ -43,13 +43,15 @@ class ChunkedBody:
 class BoundedHttpProtocol(HttpToolsProtocol):
     """Cuts connections with endless heads or trailers, or whose client has stopped reading.
 
-    httptools keeps all of a head in memory, and uvicorn 0.54 sets it neither limit nor time, nor a
-    time to writes. Give it to uvicorn as `http`; delete it when uvicorn bounds them itself.
+    httptools keeps a whole head in memory; uvicorn 0.54 limits neither its size nor its time, nor
+    that of a write. Give this to uvicorn as `http`; delete it when uvicorn bounds them itself.
     """
 
-    _answering: RequestResponseCycle | None = None  # others of this connection wait in `pipeline`
-    _head_timer: asyncio.TimerHandle | None = None  # there is one while a head is awaited
-    _write_timer: asyncio.TimerHandle | None = None  # there is one while the client reads slowly
+    _answering: RequestResponseCycle | None = (
+        None  # later requests of the connection wait in `pipeline`
+    )
+    _head_timer: asyncio.TimerHandle | None = None  # set while a head is awaited
+    _write_timer: asyncio.TimerHandle | None = None  # set while the client reads slowly
     _num_unread_bytes = 0
     _num_loose_bytes = 0  # of a head or trailers, or between the pieces of a body
 
@@ -61,12 +63,12 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         self._stop_timer()
         super().connection_lost(exc)
         self.resume_writing()
-        if self._answering is not None:  # uvicorn 0.54 tells only the request that came last
+        if self._answering is not None:  # uvicorn 0.54 informs only the last request
             self._answering.disconnected = True
             self._answering.message_event.set()
 
     def data_received(self, data: bytes) -> None:
-        self._num_loose_bytes += len(data)  # the parser sets it to 0 wherever it gets on
+        self._num_loose_bytes += len(data)  # the parser's callbacks set it to 0
         super().data_received(data)
         if self._num_loose_bytes > MAX_HEAD_BYTES and not self.transport.is_closing():
             self._refuse(
@@ -80,7 +82,7 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         self._await_head()
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        if self._head_timer is not None:  # else it is a trailer, which nobody here reads
+        if self._head_timer is not None:  # else it is a trailer, which no code here reads
             super().on_header(name, value)
 
     def on_headers_complete(self) -> None:
@@ -90,7 +92,9 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         if self.cycle is not None:
             extensions: dict[str, object] = {DIRECT_BODY: ChunkedBody(self.cycle)}
             self.scope["extensions"] = cast("dict[str, dict[object, object]]", extensions)
-        if len(self.pipeline) == 1:  # uvicorn has stopped reading: nobody would hear the client go
+        if (
+            len(self.pipeline) == 1
+        ):  # uvicorn stopped reading, and would miss that the client leaves
             self.flow.resume_reading()
 
     def on_body(self, body: bytes) -> None:
@@ -133,7 +137,7 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         self._write_timer = self.loop.call_later(WRITE_TIMEOUT_S, self._check_reading)
 
     def _check_reading(self) -> None:
-        """A client that read something since the last look is slow; one that did not is gone."""
+        """Wait on for a client that has read since the last check; disconnect one that has not."""
         if self.transport.get_write_buffer_size() < self._num_unread_bytes:
             self._await_reading()
         else:
