@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import json
 import re
 from collections.abc import Iterator
 from dataclasses import fields
@@ -294,3 +295,21 @@ def test_every_page_of_the_docs_is_reached_from_the_readme() -> None:
                 waiting.append(target.relative_to(REPOSITORY).as_posix())
     pages = {name for name in PAGES if name.startswith("docs/") and "decisions" not in name}
     assert pages <= reached
+
+
+@pytest.mark.parametrize("name", ["README.md", "docs/guides/performance.md"])
+def test_the_figures_beside_other_engines_are_those_of_the_bench(name: str) -> None:
+    results = REPOSITORY / "bench" / "results"
+    records = json.loads((results / "summary.json").read_text())
+    commit = json.loads((results / "conditions.json").read_text())["commit"]
+    found = {
+        float(record[key]) for record in records for key in ("ours", "peer") if record.get(key)
+    }
+    found |= {1000 * figure for figure in found}  # milliseconds
+    [table] = re.findall(r"\| ours \| .*\n((?:\|.*\n)+)", PAGES[name])
+    for row in rows(table):
+        for figure in re.findall(r"(?<![\w.])\d[\d,.]*\d(?![\w_])", " ".join(row[1:])):
+            digits = len(figure.partition(".")[2])
+            value = float(figure.replace(",", ""))
+            assert value in {round(each, digits) for each in found}, f"{row[0]}: {figure}"
+    assert f"`{commit}`" in PAGES[name]
