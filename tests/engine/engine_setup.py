@@ -23,6 +23,8 @@ class Request:
     num_steps_before: int = 0  # engine steps between the request before and this one
     answer: tuple[int, ...] | None = None  # the only one that its grammar allows
     cache_salt: bytes = b""
+    owner: str = ""
+    priority: int = 0
 
 
 @dataclass(frozen=True, kw_only=True)

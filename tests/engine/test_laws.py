@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from dataclasses import dataclass, field
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from appliance.engine import fairness
 from appliance.engine.drafting import MAX_LENGTH
 from appliance.engine.engine import Engine
 from appliance.engine.sequence import FinishReason, SamplingParams, TokenEvent
@@ -19,6 +22,14 @@ from tests.fakes import FakeClock, FakeConstraint, FakeObserver, FakeRunner
 
 MAX_PROMPT, MAX_NEW, QUEUE_TIMEOUT_S = 24, 12, 10.0
 FAILURES = {FinishReason.CANCELLED, FinishReason.TIMED_OUT, FinishReason.FAILED}
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _short_grace() -> Iterator[None]:
+    """Sequences here are too short for an owner to get as far ahead as in real life."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(fairness, "GRACE_TOKENS", 4)
+        yield
 
 
 @dataclass(frozen=True)
@@ -84,6 +95,8 @@ def requests(
         is_pooled=st.sampled_from([False, False, False, True]),
         answer=st.none() | st.none() | answer,
         cache_salt=st.sampled_from([b"", b"", b"", b"another key"]),
+        owner=st.sampled_from(["anna", "anna", "bert", "carl"]),
+        priority=st.sampled_from([0, 0, 0, 1, -1]),
     )
 
 
@@ -128,9 +141,18 @@ rush_strategy: st.SearchStrategy[list[Request]] = st.lists(
 
 
 def cases(schedules: st.SearchStrategy[list[Action]]) -> st.SearchStrategy[Case]:
-    """Draw a setup and what happens to it; every other setup is too small for what comes."""
+    """Draw a setup and what happens to it; every other is too small, every other has one owner."""
     rushes = st.builds(lambda rush, rest: [*rush, *rest], rush_strategy, schedules)
-    return st.tuples(setup_strategy, schedules) | st.tuples(small_setup_strategy, rushes)
+    all_cases = st.tuples(setup_strategy, schedules) | st.tuples(small_setup_strategy, rushes)
+    return all_cases | all_cases.map(one_owner)
+
+
+def one_owner(case: Case) -> Case:
+    setup, actions = case
+    return setup, [
+        replace(action, owner="", priority=0) if isinstance(action, Request) else action
+        for action in actions
+    ]
 
 
 @dataclass
@@ -172,6 +194,8 @@ class Trial:
                         constraint,
                         is_pooled=action.is_pooled,
                         cache_salt=action.cache_salt,
+                        owner=action.owner,
+                        priority=action.priority,
                     )
                 )
             case Cancel() if self.streams:
@@ -212,8 +236,16 @@ class Trial:
             known = allocator._digest_of.keys() & set(sequence.block_table)
             assert {allocator._digest_of[block] for block in known} <= set(sequence.block_digests)
         assert scheduler.num_running <= self.setup.max_sequences
-        ids = [sequence.sequence_id for sequence in scheduler.sequences]
-        assert ids == sorted(ids), "running ones came before waiting ones, all in order of arrival"
+        by_owner: dict[tuple[str, int], list[int]] = {}
+        for sequence in scheduler.sequences:
+            ids = by_owner.setdefault((sequence.owner, sequence.priority), [])
+            ids.append(sequence.sequence_id)
+        for ids in by_owner.values():
+            assert ids == sorted(ids), "an owner's running ones came before its waiting ones"
+        lines = scheduler._lines._lines
+        assert lines.keys() == {(priority, owner) for owner, priority in by_owner}
+        assert sum(line.num_running for line in lines.values()) == len(running)
+        assert {id_ for line in lines.values() for id_ in line.waiting} == scheduler._waiting.keys()
 
     def check_batch(
         self, batch: list[tuple[int, int, int]], ids_before: list[int], dropped_ids: set[int]
@@ -221,12 +253,19 @@ class Trial:
         assert sum(length for _, _, length in batch) <= self.setup.max_batch_tokens
         computed_ids = [sequence_id for sequence_id, _, _ in batch]
         assert len(computed_ids) == len(set(computed_ids))
-        oldest = next(id_ for id_ in ids_before if id_ not in dropped_ids or id_ in computed_ids)
-        assert oldest in computed_ids, "the oldest always advances"
+        owners = {(r.owner, r.priority) for r in self.requests}
+        if len(owners) == 1:
+            oldest = next(i for i in ids_before if i not in dropped_ids or i in computed_ids)
+            assert oldest in computed_ids, "the oldest always advances"
 
     def run_dry(self) -> None:
-        """Every step computes a token of the oldest, which keeps it: so many steps are enough."""
+        """Every step computes a token of the oldest, which keeps it: so many steps are enough.
+
+        Where owners push each other out, for each token that is computed anew one at most is
+        computed again.
+        """
         num_steps = 1 + sum(len(r.prompt_ids) + r.params.max_new_tokens for r in self.requests)
+        num_steps *= min(len({(r.owner, r.priority) for r in self.requests}), 2)
         for _ in range(num_steps):
             self.step()
         assert self.engine.num_running == self.engine.num_waiting == 0
@@ -391,6 +430,30 @@ def test_an_engine_with_few_blocks_preempts_and_changes_no_answer() -> None:
             assert [content(event) for event in events] == [content(event) for event in alone]
 
     asyncio.run(scenario())
+
+
+def test_owners_give_way_to_each_other_and_no_answer_changes() -> None:
+    """What makes sure that the laws above have seen owners who give places up."""
+
+    async def scenario(priority: int) -> None:
+        trial = Trial(
+            FakeSetup(block_size=4, num_spare_blocks=99, max_batch_tokens=32, max_sequences=4)
+        )
+        for seed in range(8):
+            params = SamplingParams(max_new_tokens=MAX_NEW, seed=seed, num_prompt_logprobs=1)
+            trial.act(Request((seed, 1), params, owner="anna"))
+        trial.act(Steps(4))
+        for seed in range(3):
+            params = SamplingParams(max_new_tokens=MAX_NEW, seed=seed)
+            trial.act(Request((seed, 2), params, owner="bert", priority=priority))
+        trial.run_dry()
+        assert trial.observer.num_preemptions >= 2
+        for request, events in zip(trial.requests, await trial.collect(), strict=True):
+            alone = await answer_alone(request)
+            assert [content(event) for event in events] == [content(event) for event in alone]
+
+    for priority in (0, 1):
+        asyncio.run(scenario(priority))
 
 
 def test_prompts_that_begin_alike_are_computed_once_and_answered_alike() -> None:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 from appliance.completion.answer import Delta, FinishWord, TokenChoice, ToolCall
 from appliance.engine.sequence import FinishReason, TokenEvent, TokenLogprobs
-from appliance.errors import EngineFailure, NotReady, QueueTimeout, ServiceError
+from appliance.errors import EngineFailure, NotReady, Overloaded, QueueTimeout, ServiceError
 from appliance.text.detokenizer import Detokenizer
 from appliance.text.grammar import GrammarConstraint
 from appliance.text.tokenizer import Tokenizer
@@ -116,6 +116,11 @@ def unfinished(reason: FinishReason | None) -> ServiceError:
     match reason:
         case FinishReason.TIMED_OUT:
             return QueueTimeout("The request waited too long for its turn. Try again later.")
+        case FinishReason.DISPLACED:
+            return Overloaded(
+                "The server is busy, and the request gave its place in the queue to a client with "
+                "fewer. Try again soon."
+            )
         case FinishReason.CANCELLED:
             return NotReady("The server shut down before the answer was finished. Try again.")
         case _:

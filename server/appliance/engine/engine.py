@@ -209,6 +209,8 @@ class Engine:
             batch = self._scheduler.schedule()
             for sequence in self._scheduler.expire():
                 dropped[sequence.sequence_id] = FinishReason.TIMED_OUT
+            for sequence in self._scheduler.take_displaced():
+                dropped[sequence.sequence_id] = FinishReason.DISPLACED
         events = [self._stepper.end(sequence_id, reason) for sequence_id, reason in dropped.items()]
         if batch is not None:
             events += self._stepper.run(batch)
@@ -246,6 +248,7 @@ class Engine:
         with self._wakeup:
             for sequence in list(self._scheduler.sequences):
                 self._scheduler.cancel(sequence.sequence_id)
+            self._scheduler.take_displaced()  # their streams end below
             self._allocator.forget_all()  # a step that was cut short may have published too much
             sequence_ids = list(self._streams)
         self._deliver(

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Iterator
 from itertools import chain
 
 from appliance.engine.drafting import MAX_ROWS
+from appliance.engine.fairness import Lines
 from appliance.engine.kv_cache import BlockAllocator
 from appliance.engine.pacing import Pace
 from appliance.engine.sequence import Batch, Chunk, FinishReason, LogitRows, Sequence
@@ -17,19 +18,21 @@ from appliance.errors import ContextLengthExceeded, Overloaded
 class Scheduler:
     """Owns every live sequence: waiting ones hold no blocks, running ones those of their tokens.
 
-    Admission is first come, first served, as blocks and places allow: a large sequence at the head
-    of the queue waits for blocks and nobody overtakes it. No more run than a batch has tokens, so
-    every decode is in every batch.
+    Admission is fair between owners (see fairness), and first come, first served for each, as
+    blocks and places allow: a large sequence whose turn it is waits for blocks and no other
+    overtakes it. No more run than a batch has tokens, so every decode is in every batch.
 
     What decodes leave of a batch (but if there are any, no more than lets the answers flow on: see
-    pacing) belongs to the oldest prompt and then to the others as they came, except for a lane of
-    at most half: it goes to prompts with at most half as much left as the oldest, the shortest
-    first. So a short prompt waits for shorter ones alone, and the oldest takes at most twice the
-    batches it would as the only prompt. Each becomes the oldest in its turn.
+    pacing) belongs to the first prompt, the oldest of the owner whose turn it is, and then to the
+    others in that order, except for a lane of at most half: it goes to prompts with at most half as
+    much left as the first, the shortest first. So a short prompt waits for shorter ones alone, and
+    the first takes at most twice the batches it would as the only prompt. Each becomes the first.
 
-    When a running sequence needs a block and none is free, the youngest gives up all of its own and
-    goes back to the head of the queue, to compute its tokens again later: those that run are older
-    than those that wait, always, and the oldest is never preempted, so everybody's turn comes.
+    When a running sequence needs a block and none is free, the youngest of the owner served most
+    gives up all of its own and goes back to the head of its owner's line, to compute its tokens
+    again later: of one owner those that run are older than those that wait, always, and the oldest
+    of the owner served least is never preempted, so each one's turn comes. The same way an owner
+    who runs many gives places up to one who runs few: none is kept free for who might come.
     """
 
     def __init__(  # noqa: PLR0913 - called once, by name
@@ -53,9 +56,11 @@ class Scheduler:
         capacity = allocator.capacity_tokens
         self.max_context_tokens = min(max_context_tokens or capacity, capacity)
         self._clock = clock
-        # Both in order of arrival, and who runs came before who waits.
+        # Of one owner both are in order of arrival, and those that run came before those that wait.
         self._waiting: OrderedDict[int, Sequence] = OrderedDict()
         self._running: dict[int, Sequence] = {}
+        self._lines = Lines()
+        self._displaced: list[Sequence] = []
         self._num_reused_tokens = 0  # since the last batch
         self._pace = Pace()
 
@@ -79,22 +84,30 @@ class Scheduler:
     def submit(self, sequence: Sequence) -> None:
         """Queue a sequence; raises when it could never run and when the queue is full.
 
-        Full means that `max_sequences` and `max_queued` are here together: free places count.
+        Full means that `max_sequences` and `max_queued` are here together: free places count. It is
+        not full for an owner as long as another has more waiting: then the last of these goes.
         """
         self._check_fits(sequence)
         limit = self.max_sequences + self.max_queued
         if len(self._running) + len(self._waiting) >= limit:
-            raise Overloaded(
-                f"The server is busy with {limit} completions, the most it takes. Try again soon."
-            )
+            displaced = self._lines.displaced_by(sequence)
+            if displaced is None:
+                raise Overloaded(
+                    f"The server is busy with {limit} completions, the most it takes. Try again "
+                    "soon."
+                )
+            self._drop_waiting(displaced)
+            self._displaced.append(displaced)
         sequence.arrived_at_s = self._clock()
         self._waiting[sequence.sequence_id] = sequence
+        self._lines.add(sequence, self._running.values())
 
     def cancel(self, sequence_id: int) -> bool:
         """Drop a sequence at any stage and free its blocks; False when it is not here any more."""
         sequence = self._running.pop(sequence_id, None) or self._waiting.pop(sequence_id, None)
         if sequence is None:
             return False
+        self._lines.remove(sequence)
         self.allocator.free(sequence)
         return True
 
@@ -108,19 +121,29 @@ class Scheduler:
         for sequence in self._waiting.values():
             if sequence.has_started:
                 continue
-            if sequence.arrived_at_s > deadline:
+            if sequence.arrived_at_s <= deadline:
+                expired.append(sequence)
+            elif not self._lines.are_several:  # else one that gave its place up may be in front
                 break
-            expired.append(sequence)
         for sequence in expired:
-            del self._waiting[sequence.sequence_id]
+            self._drop_waiting(sequence)
         return expired
+
+    def take_displaced(self) -> list[Sequence]:
+        """Return those that were pushed out of the queue since this was last asked."""
+        displaced, self._displaced = self._displaced, []
+        return displaced
 
     def schedule(self) -> Batch | None:
         """The next forward pass, or None when there is nothing to compute."""
+        if self._lines.are_several:
+            self._lines.survey(self._running.values())
         preempted = self._grow()
-        self._admit()
+        preempted += self._admit()
         decodes = [s for s in self._running.values() if s.num_missing_tokens == 1]
         prompts = [s for s in self._running.values() if s.num_missing_tokens > 1]
+        if self._lines.are_several:
+            prompts.sort(key=self._lines.rank)
         # Guesses pay while a pass of few rows costs about as much as one of a single row.
         num_rows = min(MAX_ROWS, self.max_batch_tokens) if self.speculates and not prompts else 0
         chunks = [self._decode_chunk(s, num_rows // len(decodes) - 1) for s in decodes]
@@ -171,6 +194,7 @@ class Scheduler:
         reason = finish_reason(sequence, token_id)
         if reason is not None:
             del self._running[sequence.sequence_id]
+            self._lines.remove(sequence)
             self.allocator.free(sequence)
         return reason
 
@@ -182,7 +206,7 @@ class Scheduler:
         """
         start = sequence.num_cached_tokens
         self.allocator.adopt(sequence)
-        self._num_reused_tokens += sequence.num_cached_tokens - start
+        self._note_reuse(sequence, start)
         chunk = make_chunk(sequence, max_length)
         if chunk.length > 1:
             self.allocator.publish(sequence, chunk.start, chunk.start + chunk.length)
@@ -207,31 +231,66 @@ class Scheduler:
         preempted: list[Sequence] = []
         for sequence in list(self._running.values()):
             while sequence.sequence_id in self._running and not self.allocator.allocate(sequence):
-                preempted.append(self._preempt())
+                if self._lines.are_several:
+                    youngest = self._lines.last(self._running)
+                else:
+                    youngest = next(reversed(self._running.values()))
+                self._preempt(youngest)
+                preempted.append(youngest)
         return preempted
 
-    def _preempt(self) -> Sequence:
-        """Have the youngest running sequence wait, at the head of the queue, without blocks."""
-        sequence_id, sequence = self._running.popitem()
+    def _preempt(self, sequence: Sequence) -> None:
+        """Have a running sequence wait, at the head of its owner's line, without blocks."""
+        del self._running[sequence.sequence_id]
+        self._lines.put_back(sequence)
         self.allocator.free(sequence)
         sequence.num_cached_tokens = 0
         sequence.hidden_sum = None
-        self._waiting[sequence_id] = sequence
-        self._waiting.move_to_end(sequence_id, last=False)
-        return sequence
+        self._waiting[sequence.sequence_id] = sequence
+        self._waiting.move_to_end(sequence.sequence_id, last=False)
 
-    def _admit(self) -> None:
+    def _admit(self) -> list[Sequence]:
         """Start waiting sequences one by one while blocks and places are left.
 
-        A block for each that runs stays free: whoever is admitted is not preempted at once.
+        Where none is left, another owner may have to give one up; returns who was preempted.
         """
-        num_places = min(self.max_sequences, self.max_batch_tokens)
-        while self._waiting and len(self._running) < num_places:
-            sequence = next(iter(self._waiting.values()))
-            if not self.allocator.allocate(sequence, num_spare=len(self._running)):
-                return
-            self._num_reused_tokens += sequence.num_cached_tokens
-            self._running[sequence.sequence_id] = self._waiting.pop(sequence.sequence_id)
+        preempted: list[Sequence] = []
+        are_several = self._lines.are_several
+        while self._waiting:
+            sequence = self._lines.first() if are_several else next(iter(self._waiting.values()))
+            if self._start(sequence):
+                continue
+            giver = self._lines.giver(sequence, self._running) if are_several else None
+            if giver is None:
+                break
+            self._preempt(giver)
+            preempted.append(giver)
+        return preempted
+
+    def _start(self, sequence: Sequence) -> bool:
+        """Give a waiting sequence a place and blocks; False if there are none.
+
+        A block for each that runs stays free: one that is admitted is not preempted at once.
+        """
+        num_running = len(self._running)
+        if num_running >= min(self.max_sequences, self.max_batch_tokens):
+            return False
+        if not self.allocator.allocate(sequence, num_spare=num_running):
+            return False
+        self._note_reuse(sequence, 0)
+        self._running[sequence.sequence_id] = self._waiting.pop(sequence.sequence_id)
+        self._lines.start(sequence)
+        return True
+
+    def _note_reuse(self, sequence: Sequence, start: int) -> None:
+        """Count tokens from `start` on as found in the cache; their owner is not charged."""
+        end = sequence.num_cached_tokens
+        self._num_reused_tokens += end - start
+        sequence.num_charged_tokens = max(sequence.num_charged_tokens, end)
+
+    def _drop_waiting(self, sequence: Sequence) -> None:
+        del self._waiting[sequence.sequence_id]
+        self._lines.remove(sequence)
 
     def _check_fits(self, sequence: Sequence) -> None:
         if sequence.max_tokens > self.max_context_tokens:

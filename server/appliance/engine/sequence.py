@@ -23,6 +23,7 @@ class FinishReason(StrEnum):
     LENGTH = "length"
     CANCELLED = "cancelled"
     TIMED_OUT = "timed_out"  # waited in the queue longer than allowed
+    DISPLACED = "displaced"  # gave its place in a full queue up to an owner who has fewer
     FAILED = "failed"  # the forward pass raised; the server lives on
 
 
@@ -105,6 +106,7 @@ class Sequence:
     drafter: Drafter = field(default_factory=Drafter)
     block_digests: list[bytes] = field(default_factory=list)  # kept by the block allocator
     num_computed_tokens: int = 0  # until the first new token; twice computed counts twice
+    num_charged_tokens: int = 0  # leading tokens that count as its owner's service already
     arrived_at_s: float = 0.0
     has_started: bool = False  # admitted once, though perhaps preempted since
     last_token_at_s: float | None = None

@@ -372,6 +372,24 @@ def test_a_sequence_runs_for_its_request_s_owner_at_its_priority(work: str) -> N
     asyncio.run(scenario())
 
 
+def test_a_request_pushed_out_of_a_full_queue_is_answered_as_overload() -> None:
+    bench = Bench("fine", max_queued=1)
+
+    async def scenario() -> None:
+        running = [bench.engine.submit([5], sampling(), owner="greedy") for _ in range(2)]
+        bench.engine.step()
+        late = bench.service.complete(request(owner="greedy"))
+        waiting: asyncio.Future[object] = asyncio.ensure_future(late)
+        await asyncio.sleep(0)
+        bench.engine.submit([5], sampling(), owner="modest")
+        with pytest.raises(Overloaded, match="gave its place in the queue"):
+            await bench.finish(waiting_result(waiting))
+        for stream in running:
+            stream.cancel()
+
+    asyncio.run(scenario())
+
+
 @pytest.mark.parametrize("work", ["complete", "embed"])
 def test_who_waits_too_long_is_told_so(work: str) -> None:
     bench = Bench()
