@@ -110,7 +110,7 @@ BAD_SHAPES = [
     generate("temperature", "`temperature` is true; it must be a number", TYPE, temperature=True),
     generate("top_p", "`top_p` is 0; it must be more than 0.", top_p=0),
     generate("top_p", "it must be at most 1", top_p=1.01),
-    generate("top_k", "`top_k` is -1; it must be at least 1.", top_k=-1),
+    generate("top_k", "`top_k` is -2; it must be at least -1.", top_k=-2),
     generate("min_p", "it must be at most 1", min_p=2),
     generate("repetition_penalty", "it must be at least 0.01", repetition_penalty=0),
     generate("stop", "must be a string or a list of strings", stop=3),
@@ -119,7 +119,8 @@ BAD_SHAPES = [
     generate("stop", "`stop` must not be empty.", stop=""),
     generate("stop", "must have at most 256 characters", stop="a" * 257),
     generate("stream", "`stream` is 1; it must be true or false.", TYPE, stream=1),
-    generate("do_sample", "`do_sample` is not a parameter", UNSUPPORTED, do_sample=True),
+    generate("do_sample", "use temperature 0. Accepted: true.", UNSUPPORTED, do_sample=False),
+    generate("do_samples", "`do_samples` is not a parameter", UNSUPPORTED, do_samples=True),
     generate("*", "`*` is not a parameter", UNSUPPORTED, **{"<script>": 1}),
 ]
 

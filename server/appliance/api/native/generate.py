@@ -14,6 +14,7 @@ from appliance.api.http.route import ERRORS, JsonRoute, Post
 from appliance.api.http.sse import DONE, json_bytes
 from appliance.api.schema import examples
 from appliance.api.schema.fields import MAX_COUNT, ModelName, SamplingModel
+from appliance.api.schema.neutral import OF_TEXT
 from appliance.api.schema.repeat import AnswerTokenIds, PromptTokenIds, Seed, ids_member
 from appliance.api.schema.usage import UsageObject, usage_dict
 from appliance.completion import (
@@ -33,6 +34,8 @@ router = APIRouter(route_class=JsonRoute, tags=["Native"])
 
 class GenerateRequest(SamplingModel):
     """What to continue, how long, and how tokens are chosen."""
+
+    neutral = OF_TEXT
 
     model: Annotated[
         ModelName | None, Field(description="A model of GET /v1/models; default: the first one.")

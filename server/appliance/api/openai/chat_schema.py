@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
 from typing import Annotated, Literal, Self
 
 from pydantic import (
@@ -15,29 +14,13 @@ from pydantic import (
 )
 
 from appliance.api.http.errors import REFUSED
-from appliance.api.openai.shared import MAX_TOP_LOGPROBS, UNKNOWN_EXTENSIONS, OpenAIRequest
-from appliance.api.schema.fields import MAX_COUNT, RequestModel, only
+from appliance.api.openai.shared import MAX_TOP_LOGPROBS, OpenAIRequest
+from appliance.api.schema.fields import MAX_COUNT, RequestModel
 from appliance.api.schema.messages import MAX_MESSAGES, Message, Name
+from appliance.api.schema.neutral import OF_CHAT
 from appliance.errors import InvalidRequest
 
 MAX_TOOLS = 128
-
-CHAT_REFUSED = UNKNOWN_EXTENSIONS | {
-    "functions": "it is OpenAI's old name; use tools",
-    "function_call": "it is OpenAI's old name; use tool_choice",
-    "audio": "this model writes text only",
-    "prediction": "answers are not predicted",
-    "moderation": "this server does not moderate",
-    "reasoning_effort": "this model has no reasoning mode",
-    "verbosity": "say in a message how long the answer should be, or use max_completion_tokens",
-    "web_search_options": "this server reaches no network",
-    "echo": "it is a parameter of /v1/completions",
-    "prompt": "send messages, or use /v1/completions",
-    "chat_template": "the template is part of the model",
-    "chat_template_kwargs": "the template is part of the model",
-    "add_generation_prompt": "an answer always begins as the template has it",
-    "continue_final_message": "use /v1/completions to continue a text",
-}
 
 JsonSchema = Annotated[dict[str, JsonValue], Field(description="A JSON schema.")]
 
@@ -142,6 +125,8 @@ ResponseFormat = Annotated[
 class ChatRequest(OpenAIRequest):
     """A conversation to answer."""
 
+    neutral = OF_CHAT
+
     messages: Annotated[
         list[Message],
         Field(
@@ -175,15 +160,6 @@ class ChatRequest(OpenAIRequest):
     parallel_tool_calls: Annotated[
         bool | None, Field(description="false: an answer has at most one tool call.")
     ] = True
-    modalities: Annotated[
-        list[Literal["text"]] | None,
-        only(["text"], None, why="this model writes text only"),
-        Field(description='Accepted as ["text"].'),
-    ] = None
-
-    @classmethod
-    def refused_fields(cls) -> Mapping[str, str]:
-        return CHAT_REFUSED
 
     @model_validator(mode="after")
     def _check_limits(self) -> Self:
@@ -193,7 +169,7 @@ class ChatRequest(OpenAIRequest):
             raise InvalidRequest(
                 "`max_tokens` and `max_completion_tokens` differ; send one.", param="max_tokens"
             )
-        if self.top_logprobs is not None and not self.logprobs:
+        if self.top_logprobs and not self.logprobs:
             raise InvalidRequest("`top_logprobs` needs logprobs to be true.", param="top_logprobs")
         return self
 

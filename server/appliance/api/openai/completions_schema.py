@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Annotated, Literal, Self
 
 from pydantic import BaseModel, Field, model_validator
 
 from appliance.api.openai.logprobs import TextLogprobs
-from appliance.api.openai.shared import MAX_TOP_LOGPROBS, UNKNOWN_EXTENSIONS, OpenAIRequest
-from appliance.api.schema.fields import MAX_COUNT, only
+from appliance.api.openai.shared import MAX_TOP_LOGPROBS, OpenAIRequest
+from appliance.api.schema.fields import MAX_COUNT
+from appliance.api.schema.neutral import OF_TEXT
 from appliance.api.schema.prompts import Prompts, split_prompts
 from appliance.api.schema.repeat import AnswerTokenIds, PromptTokenIds, Seed
 from appliance.api.schema.usage import OpenAIUsageObject
@@ -19,20 +19,11 @@ from appliance.errors import InvalidRequest
 DEFAULT_NEW_TOKENS = 16
 MAX_CHOICES_IN_ALL = 128
 
-CHAT_ONLY = "it is a parameter of /v1/chat/completions"
-COMPLETIONS_REFUSED = UNKNOWN_EXTENSIONS | {
-    "messages": "send prompt, or use /v1/chat/completions",
-    "max_completion_tokens": "use max_tokens",
-    "top_logprobs": "use logprobs with a number",
-    "response_format": CHAT_ONLY,
-    "tools": CHAT_ONLY,
-    "tool_choice": CHAT_ONLY,
-}
-del COMPLETIONS_REFUSED["best_of"]
-
 
 class CompletionsRequest(OpenAIRequest):
     """Texts to continue."""
+
+    neutral = OF_TEXT
 
     prompt: Annotated[
         Prompts, Field(description="A text, texts, a list of token ids, or lists of token ids.")
@@ -52,15 +43,6 @@ class CompletionsRequest(OpenAIRequest):
     echo: Annotated[
         bool | None, Field(description="Begin the text, and logprobs, with the prompt.")
     ] = False
-    best_of: Annotated[
-        Literal[1] | None,
-        only(1, None, why="ask for n answers and choose among them"),
-        Field(description="Accepted as 1."),
-    ] = None
-
-    @classmethod
-    def refused_fields(cls) -> Mapping[str, str]:
-        return COMPLETIONS_REFUSED
 
     @model_validator(mode="after")
     def _check_limits(self) -> Self:

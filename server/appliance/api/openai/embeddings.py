@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import struct
 from collections.abc import Mapping, Sequence
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 from fastapi import APIRouter, Body
 from pydantic import BaseModel, Field
@@ -16,6 +16,7 @@ from appliance.api.http.route import MODEL_ERRORS, JsonRoute, Post
 from appliance.api.http.sse import json_bytes
 from appliance.api.schema import examples
 from appliance.api.schema.fields import ModelName, RequestModel
+from appliance.api.schema.neutral import Neutral
 from appliance.api.schema.prompts import Prompts, split_prompts
 
 router = APIRouter(route_class=JsonRoute, tags=["OpenAI"])
@@ -23,6 +24,12 @@ router = APIRouter(route_class=JsonRoute, tags=["OpenAI"])
 
 class EmbeddingsRequest(RequestModel):
     """Texts to place in the model's space."""
+
+    neutral: ClassVar[Mapping[str, Neutral]] = {
+        "dimensions": Neutral("a vector has as many dimensions as the model's hidden state"),
+        "truncate_prompt_tokens": Neutral("shorten the input"),
+        "priority": Neutral("the server sets priorities, not a request", (0,)),
+    }
 
     model: ModelName
     input: Annotated[
@@ -35,10 +42,6 @@ class EmbeddingsRequest(RequestModel):
     user: Annotated[str | None, Field(max_length=512, description="Accepted; changes nothing.")] = (
         None
     )
-
-    @classmethod
-    def refused_fields(cls) -> Mapping[str, str]:
-        return {"dimensions": "a vector has as many dimensions as the model's hidden state"}
 
 
 class EmbeddingObject(BaseModel):

@@ -24,24 +24,6 @@ MAX_CHOICES = 8
 MAX_TOP_LOGPROBS = 20
 MAX_BIASED_TOKENS = 1024
 
-UNKNOWN_EXTENSIONS = {
-    "best_of": "ask for n answers and choose among them",
-    "suffix": "this model continues text, it does not fill gaps",
-    "beam_search": "use n, or temperature 0",
-    "use_beam_search": "use n, or temperature 0",
-    "ignore_eos": "an answer ends where the model ends it",
-    "min_tokens": "an answer ends where the model ends it",
-    "stop_token_ids": "use stop with strings",
-    "guided_json": "use response_format of type json_schema",
-    "guided_regex": "use response_format of type json_schema",
-    "guided_grammar": "use response_format of type json_schema",
-    "prompt_logprobs": "use echo and logprobs on /v1/completions",
-    "prompt_cache_retention": "what stays cached is the server's choice",
-    "prompt_cache_options": "what stays cached is the server's choice",
-    "cache_salt": "computed prompts are shared only between requests with the same API key",
-    "prompt_embeds": "send text or token ids",
-}
-
 
 def check_bias(bias: Mapping[str, float]) -> Mapping[str, float]:
     for token_id in bias:
@@ -71,6 +53,11 @@ class StreamOptions(RequestModel):
         Literal[False] | None,
         only(False, None, why="events carry no padding"),
         Field(description="Accepted as false: events carry no padding."),
+    ] = None
+    continuous_usage_stats: Annotated[
+        Literal[False] | None,
+        only(False, None, why="usage comes at the end, with include_usage"),
+        Field(description="Accepted as false: usage comes at the end."),
     ] = None
 
 
@@ -112,10 +99,10 @@ class OpenAIRequest(SamplingModel):
         None
     )
     safety_identifier: Annotated[
-        str | None, Field(max_length=512, description="Accepted; changes nothing.")
+        str | None, Field(max_length=64, description="Accepted; changes nothing.")
     ] = None
     prompt_cache_key: Annotated[
-        str | None, Field(max_length=512, description="Accepted; changes nothing.")
+        str | None, Field(max_length=64, description="Accepted; changes nothing.")
     ] = None
     metadata: Annotated[
         dict[
@@ -125,20 +112,6 @@ class OpenAIRequest(SamplingModel):
         | None,
         Field(max_length=16, description="Accepted; changes nothing and is not stored."),
     ] = None
-    store: Annotated[
-        Literal[False] | None,
-        only(False, None, why="answers are never stored, so leave it out or false"),
-        Field(description="Accepted as false: answers are never stored."),
-    ] = None
-    service_tier: Annotated[
-        Literal["auto", "default"] | None,
-        only("auto", "default", None, why="there is one tier; use auto"),
-        Field(description="Accepted as auto or default: there is one tier."),
-    ] = None
-
-    @classmethod
-    def refused_fields(cls) -> Mapping[str, str]:
-        return UNKNOWN_EXTENSIONS
 
     @model_validator(mode="after")
     def _check_stream_options(self) -> Self:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated, Any, TypedDict
+from typing import Annotated, Any, ClassVar, TypedDict
 
 from pydantic import (
     BaseModel,
@@ -18,6 +18,7 @@ from pydantic import (
 from pydantic_core import PydanticCustomError
 
 from appliance.api.http.errors import REFUSED, UNSUPPORTED
+from appliance.api.schema.neutral import Neutral
 from appliance.completion import draw_seed
 from appliance.errors import UnsupportedParameter
 
@@ -63,29 +64,27 @@ def put_required_first(schema: dict[str, Any]) -> None:
 
 
 class RequestModel(BaseModel):
-    """A JSON object of which we know every field. `refused_fields` maps a name to why not."""
+    """A JSON object of which we know every field; `neutral` has those that may ask for nothing."""
+
+    neutral: ClassVar[Mapping[str, Neutral]] = {}
 
     model_config = ConfigDict(
         extra="forbid", strict=True, frozen=True, json_schema_extra=put_required_first
     )
 
-    @classmethod
-    def refused_fields(cls) -> Mapping[str, str]:
-        return {}
-
     @model_validator(mode="before")
     @classmethod
-    def _refuse_by_name(cls, data: object) -> object:
-        """A refused field may be null, as clients write what they leave out."""
-        refused = cls.refused_fields()
-        if not isinstance(data, dict) or refused.keys().isdisjoint(data):
+    def _drop_neutral(cls, data: object) -> object:
+        """Leave out what asks for nothing; refuse by name what asks for more than there is."""
+        if not isinstance(data, dict):
             return data
-        for name in refused.keys() & data.keys():
-            if data[name] is not None:
-                raise UnsupportedParameter(
-                    f"`{name}` is not supported: {refused[name]}.", param=name
-                )
-        return {name: value for name, value in data.items() if name not in refused}
+        foreign = (data.keys() - cls.model_fields.keys()) & cls.neutral.keys()
+        if not foreign:
+            return data
+        for name in sorted(foreign):
+            if not cls.neutral[name].accepts(data[name]):
+                raise UnsupportedParameter(cls.neutral[name].refusal(name), param=name)
+        return {name: value for name, value in data.items() if name not in foreign}
 
 
 ModelName = Annotated[
@@ -130,7 +129,11 @@ class SamplingModel(RequestModel):
     ] = None
     top_k: Annotated[
         int | None,
-        Field(ge=1, le=MAX_COUNT, description="Choose among this many likeliest tokens."),
+        Field(
+            ge=-1,
+            le=MAX_COUNT,
+            description="Choose among this many likeliest tokens; 0 and -1: among all.",
+        ),
     ] = None
     min_p: Annotated[
         float | None,
@@ -165,7 +168,7 @@ class SamplingModel(RequestModel):
         return {
             "temperature": self.temperature,
             "top_p": self.top_p,
-            "top_k": self.top_k,
+            "top_k": MAX_COUNT if self.top_k in (0, -1) else self.top_k,  # more than there are
             "min_p": self.min_p,
             "repetition_penalty": self.repetition_penalty,
             "seed": draw_seed() if self.seed is None else self.seed,
