@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import ast
+import json
 import re
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -13,6 +14,7 @@ from typing import Any
 
 from appliance import errors
 from appliance.api.http.state import ApplianceState
+from appliance.api.schema.neutral import OF_CHAT, OF_TEXT, Neutral
 from appliance.cli.main import all_groups, build_parser
 from appliance.cli.serve import flags_of, group_of, variables_of
 from appliance.errors import CODES_OF_RAISERS, RequestError, ServiceError
@@ -174,6 +176,36 @@ def routes() -> str:
     )
 
 
+def other_parameters() -> str:
+    return page(
+        "Parameters of other servers",
+        "Routers, libraries and benchmarks made for other servers write these parameters into every"
+        " request. `/generate`, `/v1/completions` and `/v1/chat/completions` accept each of them,"
+        " unless it is one of [their own](../api.md), with `null` and with a value that asks for"
+        " what happens anyway. With another value it is refused by name, with the reason.",
+        table(
+            ("parameter", "accepted", "another value is refused"), map(other_row, sorted(OF_CHAT))
+        ),
+    )
+
+
+def other_row(name: str) -> tuple[str, ...]:
+    of_chat, of_text = OF_CHAT[name], OF_TEXT[name]
+    if of_chat == of_text:
+        return code(name), accepted(of_chat), of_chat.why
+    return (
+        code(name),
+        f"chat {accepted(of_chat)}, else {accepted(of_text)}",
+        f"chat: {of_chat.why}; else: {of_text.why}",
+    )
+
+
+def accepted(rule: Neutral) -> str:
+    if rule.takes_any:
+        return "any value"
+    return ", ".join(code(json.dumps(value)) for value in rule.values) or "only `null`"
+
+
 def error_codes() -> str:
     described = sorted((status, name, text) for name, (status, text) in code_meanings().items())
     return page(
@@ -247,6 +279,7 @@ WRITERS: dict[str, Callable[[], str]] = {
     "settings.md": settings,
     "metrics.md": metrics,
     "routes.md": routes,
+    "other-parameters.md": other_parameters,
     "errors.md": error_codes,
     "commands.md": commands,
 }

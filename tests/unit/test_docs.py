@@ -20,7 +20,6 @@ from appliance.api.openai.completions_schema import CompletionsRequest
 from appliance.api.openai.embeddings import EmbeddingsRequest
 from appliance.api.openai.shared import OpenAIRequest
 from appliance.api.schema.fields import RequestModel, SamplingModel
-from appliance.api.schema.neutral import OF_CHAT, OF_TEXT, Neutral
 from appliance.cli.client_flags import CLIENT_PREFIX, KNOWN_VARIABLES
 from appliance.metrics import Metrics
 from appliance.settings import PREFIX, Settings, variable_name
@@ -111,24 +110,6 @@ def test_the_api_section_has_a_row_for_each_parameter_and_no_other(heading: str)
     found = parameters(section(API, heading))
     assert set(found) == (field_names(model) - field_names(parent)) | refused
     assert {name for name, row in found.items() if row[1] == "refused"} == refused
-
-
-def accepted(rule: Neutral) -> str:
-    if rule.takes_any:
-        return "any value"
-    return ", ".join(f"`{json.dumps(value)}`" for value in rule.values) or "only `null`"
-
-
-def test_the_table_of_other_servers_parameters_has_each_with_what_is_accepted() -> None:
-    table = list(rows(section(API, "Parameters of other servers")))[1:]
-    assert [words(row[0])[0] for row in table] == sorted(OF_CHAT)
-    for row in table:
-        of_chat, of_text = (rules[words(row[0])[0]] for rules in (OF_CHAT, OF_TEXT))
-        if of_chat == of_text:
-            assert row[1:] == [accepted(of_chat), of_chat.why]
-        else:
-            assert row[1] == f"chat {accepted(of_chat)}, else {accepted(of_text)}"
-            assert row[2] == f"chat: {of_chat.why}; else: {of_text.why}"
 
 
 @pytest.mark.parametrize("heading", SECTIONS)
