@@ -8,7 +8,7 @@ import json
 import re
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import Field, fields
+from dataclasses import Field
 from pathlib import Path
 from typing import Any
 
@@ -16,12 +16,12 @@ from appliance import errors
 from appliance.api.http.state import ApplianceState
 from appliance.api.schema.neutral import OF_CHAT, OF_TEXT, Neutral
 from appliance.cli.main import all_groups, build_parser
-from appliance.cli.serve import flags_of, group_of, variables_of
+from appliance.cli.serve import flags_of, group_of, twins_of
 from appliance.errors import CODES_OF_RAISERS, RequestError, ServiceError
 from appliance.metrics import Metrics
+from appliance.models.options import KNOWN
 from appliance.models.table import ModelTable
 from appliance.serve.app import create_app
-from appliance.settings import Settings
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 SOURCE = REPOSITORY / "server"
@@ -99,7 +99,7 @@ def duty(path: Path) -> str:
 
 def settings() -> str:
     groups: dict[str, list[Field[Any]]] = {}
-    for field in fields(Settings):
+    for field in KNOWN.values():
         groups.setdefault(group_of(field.name), []).append(field)
     header = ("flag", "variable", "default", "values", "meaning")
     return page(
@@ -117,7 +117,7 @@ def setting_row(field: Field[Any]) -> tuple[str, ...]:
     default = "" if field.default in (None, ()) else code(str(field.default).removesuffix(".0"))
     return (
         ", ".join(map(code, flags_of(field.name))),
-        ", ".join(map(code, variables_of(field.name))),
+        ", ".join(map(code, twins_of(field.name))),
         default,
         values(field.metadata),
         field.metadata["help"],
@@ -143,7 +143,7 @@ def metrics() -> str:
         (
             code(f"{each.name}_total" if each.type == "counter" else each.name),
             each.type,
-            ", ".join(map(code, labels.get(each.name, ()))),
+            ", ".join(map(code, labels.get(each.name, ("model",)))),
             each.documentation,
         )
         for each in described.collect()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -10,8 +11,10 @@ from typing import TYPE_CHECKING
 from appliance.engine.sequence import SamplingParams
 from appliance.metrics import Metrics
 from appliance.models.hashing import FileHasher
-from appliance.serve.wiring import find_model, load_model
-from appliance.settings import load_settings
+from appliance.models.loading import find_model, load_model
+from appliance.models.machine import ThisMachine
+from appliance.models.options import load_configuration
+from appliance.models.plan import plan_runner
 from bench.workers.timing import Generate, Task, run
 
 if TYPE_CHECKING:
@@ -19,10 +22,12 @@ if TYPE_CHECKING:
 
 
 def load(task: Task) -> Generate:
-    settings = load_settings(model_path=Path(task.model), threads=task.num_threads, **task.settings)
-    hasher = FileHasher(settings.cache_dir)
-    model = find_model(settings, hasher)
-    engine = load_model(settings, model, hasher, Metrics()).engine
+    flags = {"model_path": Path(task.model), "threads": task.num_threads, **task.settings}
+    configuration = load_configuration(os.environ, flags)
+    cache_dir, [options] = configuration.settings.cache_dir, configuration.models
+    hasher = FileHasher(cache_dir)
+    plan = plan_runner(options, find_model(options, hasher), ThisMachine(cache_dir))
+    engine = load_model(plan, hasher, Metrics().observer("bench")).engine
     return lambda prompts, new_tokens: asyncio.run(_generate(engine, prompts, new_tokens))
 
 

@@ -18,11 +18,13 @@ ApplianceError
 │   ├── Overloaded               503  server_overloaded
 │   ├── QueueTimeout             503  queue_timeout
 │   ├── NotReady                 503  not_ready
+│   ├── ModelUnavailable         503  model_unavailable
 │   └── EngineFailure            500  engine_failure
 ├── StartupError                 the process cannot start; the message goes to the terminal
 │   ├── SettingsError
 │   ├── AccessError
-│   └── ModelRefused
+│   ├── ModelRefused
+│   └── ModelDoesNotFit
 └── ReleaseError                 a lock, download, bundle or release that cannot be made or used;
                                  the message goes to the terminal
 
@@ -191,6 +193,13 @@ class NotReady(ServiceError):
     code = "not_ready"
 
 
+class ModelUnavailable(ServiceError):
+    """The model that the request names could not be loaded."""
+
+    code = "model_unavailable"
+    retry_after_s = 30
+
+
 class EngineFailure(ServiceError):
     """The answer could not be computed; the server's log has the cause."""
 
@@ -219,6 +228,10 @@ class ModelRefused(StartupError):
     """A model directory that is unsafe, incomplete or beyond what we can run."""
 
     exit_code = 3
+
+
+class ModelDoesNotFit(StartupError):
+    """A model that has no room beside the others."""
 
 
 class ReleaseError(ApplianceError):

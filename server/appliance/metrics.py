@@ -20,7 +20,7 @@ from prometheus_client.metrics_core import HistogramMetricFamily
 from prometheus_client.registry import Collector
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from prometheus_client.metrics_core import Metric
 
@@ -32,8 +32,20 @@ BATCH_TOKENS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024, 2048, 4096)
 BUILD_LABELS = ("version", "generation", "model", "weights", "tokenizer", "template", "server")
 
 
+class Build(Protocol):
+    """What is shown of a model that is loaded."""
+
+    @property
+    def model(self) -> str: ...
+    @property
+    def version(self) -> str: ...
+    @property
+    def generation(self) -> str | None: ...
+    def short(self) -> Mapping[str, str | None]: ...
+
+
 class EngineState(Protocol):
-    """What is read from the engine when somebody asks for the metrics."""
+    """What is read from an engine at a scrape."""
 
     @property
     def num_running(self) -> int: ...
@@ -63,27 +75,42 @@ class AuditState(Protocol):
     def num_lost(self) -> int: ...
 
 
-class BatchHistogram(Collector):
-    """A histogram of what comes many times a batch, for one thread: the library's takes a
-    microsecond a value, as long as choosing a token does.
+class TokenIntervals(Collector):
+    """A histogram by model of what comes many times a batch, on the engines' threads: the library's
+    takes a microsecond a value, as long as choosing a token does.
     """
 
     def __init__(self, name: str, help_text: str, bounds: tuple[float, ...]) -> None:
         self._name = name
         self._help = help_text
         self._bounds = bounds
-        self._counts = [0] * (len(bounds) + 1)
-        self._sum = 0.0
+        self._series: dict[str, Series] = {}
+
+    def of(self, model: str) -> Series:
+        """Return the series that one engine's thread adds to."""
+        return self._series.setdefault(model, Series(self._bounds))
+
+    def collect(self) -> Iterator[Metric]:
+        family = HistogramMetricFamily(self._name, self._help, labels=["model"])
+        names = [*map(str, self._bounds), "+Inf"]
+        for model, series in list(self._series.items()):
+            buckets = list(zip(names, accumulate(series.counts), strict=True))
+            family.add_metric([model], buckets=buckets, sum_value=series.sum)
+        yield family
+
+
+class Series:
+    """The values of one histogram."""
+
+    def __init__(self, bounds: tuple[float, ...]) -> None:
+        self.counts = [0] * (len(bounds) + 1)
+        self.sum = 0.0
+        self._bounds = bounds
 
     def add(self, values: Sequence[float]) -> None:
         for value in values:
-            self._counts[bisect_left(self._bounds, value)] += 1
-        self._sum += sum(values)
-
-    def collect(self) -> Iterator[Metric]:
-        names = [*map(str, self._bounds), "+Inf"]
-        buckets = list(zip(names, accumulate(self._counts), strict=True))
-        yield HistogramMetricFamily(self._name, self._help, buckets=buckets, sum_value=self._sum)
+            self.counts[bisect_left(self._bounds, value)] += 1
+        self.sum += sum(values)
 
 
 class Metrics:
@@ -103,6 +130,7 @@ class Metrics:
         self._build = self._gauge(
             "appliance_build_info", "What is running; always 1.", *BUILD_LABELS
         )
+        self._builds: dict[str, tuple[str, ...]] = {}  # labels by model
         self._ready = self._gauge("appliance_ready", "1 while requests are answered, else 0.")
 
     def _define_request_series(self) -> None:
@@ -120,55 +148,70 @@ class Metrics:
         )
 
     def _define_token_series(self) -> None:
-        self._prompt_tokens = self._counter(
-            "appliance_prompt_tokens_total", "Tokens of prompts whose computation began."
+        self.prompt_tokens = self._counter(
+            "appliance_prompt_tokens_total", "Tokens of prompts whose computation began.", "model"
         )
-        self._reused_tokens = self._counter(
+        self.reused_tokens = self._counter(
             "appliance_reused_tokens_total",
             "Tokens whose keys and values were found in the cache, and not computed again.",
+            "model",
         )
-        self._generated_tokens = self._counter(
-            "appliance_generated_tokens_total", "Tokens sampled for answers."
+        self.generated_tokens = self._counter(
+            "appliance_generated_tokens_total", "Tokens sampled for answers.", "model"
         )
-        self._drafted_tokens = self._counter(
-            "appliance_drafted_tokens_total", "Tokens guessed from what a sequence said before."
+        self.drafted_tokens = self._counter(
+            "appliance_drafted_tokens_total",
+            "Tokens guessed from what a sequence said before.",
+            "model",
         )
-        self._accepted_tokens = self._counter(
-            "appliance_accepted_draft_tokens_total", "Guessed tokens that the model chose, too."
+        self.accepted_tokens = self._counter(
+            "appliance_accepted_draft_tokens_total",
+            "Guessed tokens that the model chose, too.",
+            "model",
         )
-        self._first_token = self._histogram(
+        self.first_token = self._histogram(
             "appliance_first_token_seconds",
             "From a sequence's submission to its first token.",
             REQUEST_SECONDS,
+            "model",
         )
-        self._token_interval = BatchHistogram(
+        self.token_intervals = TokenIntervals(
             "appliance_token_interval_seconds",
             "Between two tokens of one sequence.",
             TOKEN_SECONDS,
         )
-        self._registry.register(self._token_interval)
+        self._registry.register(self.token_intervals)
 
     def _define_engine_series(self) -> None:
-        self._finished = self._counter(
-            "appliance_finished_sequences_total", "Sequences ended, by reason.", "reason"
+        self.finished = self._counter(
+            "appliance_finished_sequences_total", "Sequences ended, by reason.", "model", "reason"
         )
-        self._preempted = self._counter(
+        self.preempted = self._counter(
             "appliance_preempted_sequences_total",
             "Times a sequence lost its key-value blocks to an older one.",
+            "model",
         )
-        self._engine_failures = self._counter(
-            "appliance_engine_failures_total", "Answers lost to a failure of the engine."
+        self.engine_failures = self._counter(
+            "appliance_engine_failures_total", "Answers lost to a failure of the engine.", "model"
         )
-        self._step_duration = self._histogram(
-            "appliance_step_duration_seconds", "Length of an engine step.", TOKEN_SECONDS
+        self.step_duration = self._histogram(
+            "appliance_step_duration_seconds", "Length of an engine step.", TOKEN_SECONDS, "model"
         )
-        self._step_tokens = self._histogram(
-            "appliance_step_tokens", "Tokens that an engine step computed.", BATCH_TOKENS
+        self.step_tokens = self._histogram(
+            "appliance_step_tokens", "Tokens that an engine step computed.", BATCH_TOKENS, "model"
         )
-        self._running = self._gauge("appliance_running_sequences", "Sequences being computed.")
-        self._waiting = self._gauge("appliance_waiting_sequences", "Sequences in the queue.")
-        self._used_blocks = self._gauge("appliance_kv_used_blocks", "Key-value blocks taken.")
-        self._total_blocks = self._gauge("appliance_kv_total_blocks", "Key-value blocks in all.")
+        self._running = self._gauge(
+            "appliance_running_sequences", "Sequences being computed.", "model"
+        )
+        self._waiting = self._gauge(
+            "appliance_waiting_sequences", "Sequences in the queue.", "model"
+        )
+        self._used_blocks = self._gauge(
+            "appliance_kv_used_blocks", "Key-value blocks taken.", "model"
+        )
+        self._total_blocks = self._gauge(
+            "appliance_kv_total_blocks", "Key-value blocks in all.", "model"
+        )
 
     def _define_audit_series(self) -> None:
         self._audit_entries = self._gauge(
@@ -193,20 +236,41 @@ class Metrics:
     ) -> Histogram:
         return Histogram(name, help_text, labels, registry=self._registry, buckets=buckets)
 
-    def describe_build(self, labels: Mapping[str, str | None]) -> None:
-        """What is running, by BUILD_LABELS; an absent one is shown as empty."""
-        self._build.clear()
+    def observer(self, model: str) -> ModelMetrics:
+        """Return what the engine of a model reports to."""
+        return ModelMetrics(self, model)
+
+    def watch(self, identity: Build, engine: EngineState) -> None:
+        """Show what a model is, and its engine's gauges, read at each scrape: a step's report would
+        be stale when it idles."""
+        self.unwatch(identity.model)
+        labels = {
+            "version": identity.version,
+            "generation": identity.generation,
+            "model": identity.model,
+            **identity.short(),
+        }
         self._build.labels(*(labels.get(name) or "" for name in BUILD_LABELS)).set(1)
+        self._builds[identity.model] = tuple(labels.get(name) or "" for name in BUILD_LABELS)
+        gauges: dict[Gauge, Callable[[], float]] = {
+            self._running: lambda: engine.num_running,
+            self._waiting: lambda: engine.num_waiting,
+            self._used_blocks: lambda: engine.num_used_blocks,
+            self._total_blocks: lambda: engine.num_used_blocks + engine.num_free_blocks,
+        }
+        for gauge, read in gauges.items():
+            gauge.labels(identity.model).set_function(read)
+
+    def unwatch(self, model: str) -> None:
+        """Forget what describes a model that is loaded; what was counted stays."""
+        if (build := self._builds.pop(model, None)) is None:
+            return
+        self._build.remove(*build)
+        for gauge in (self._running, self._waiting, self._used_blocks, self._total_blocks):
+            gauge.remove(model)
 
     def set_ready(self, *, is_ready: bool) -> None:
         self._ready.set(int(is_ready))
-
-    def watch_engine(self, engine: EngineState) -> None:
-        """Read the engine's gauges at each scrape: a step's report would be stale when it idles."""
-        self._running.set_function(lambda: engine.num_running)
-        self._waiting.set_function(lambda: engine.num_waiting)
-        self._used_blocks.set_function(lambda: engine.num_used_blocks)
-        self._total_blocks.set_function(lambda: engine.num_used_blocks + engine.num_free_blocks)
 
     def watch_audit(self, log: AuditState) -> None:
         self._audit_entries.set_function(lambda: log.head.number)
@@ -221,8 +285,36 @@ class Metrics:
         """`reason` is the stable code of the error."""
         self._rejections.labels(reason).inc()
 
+    def render(self) -> bytes:
+        """Everything in Prometheus' text format; serve it as CONTENT_TYPE."""
+        return generate_latest(self)
+
+    def collect(self) -> Iterator[Metric]:
+        """Without the `_created` twin that the library adds to each series."""
+        for metric in self._registry.collect():
+            metric.samples = [s for s in metric.samples if not s.name.endswith("_created")]
+            yield metric
+
+
+class ModelMetrics:
+    """Counts what one model's engine reports; the engine's observer."""
+
+    def __init__(self, metrics: Metrics, model: str) -> None:
+        self._prompt_tokens = metrics.prompt_tokens.labels(model)
+        self._reused_tokens = metrics.reused_tokens.labels(model)
+        self._generated_tokens = metrics.generated_tokens.labels(model)
+        self._drafted_tokens = metrics.drafted_tokens.labels(model)
+        self._accepted_tokens = metrics.accepted_tokens.labels(model)
+        self._first_token = metrics.first_token.labels(model)
+        self._intervals = metrics.token_intervals.of(model)
+        self._preempted = metrics.preempted.labels(model)
+        self._engine_failures = metrics.engine_failures.labels(model)
+        self._step_duration = metrics.step_duration.labels(model)
+        self._step_tokens = metrics.step_tokens.labels(model)
+        self._finished = metrics.finished
+        self._model = model
+
     def on_start(self, num_prompt_tokens: int, /) -> None:
-        """The engine's observer, to `on_end`: a sequence is computed for the first time."""
         self._prompt_tokens.inc(num_prompt_tokens)
 
     def on_reuse(self, num_tokens: int, /) -> None:
@@ -242,23 +334,13 @@ class Metrics:
 
     def on_next_tokens(self, intervals_s: Sequence[float], /) -> None:
         self._generated_tokens.inc(len(intervals_s))
-        self._token_interval.add(intervals_s)
+        self._intervals.add(intervals_s)
 
     def on_preempt(self) -> None:
         self._preempted.inc()
 
     def on_end(self, reason: str, /) -> None:
         """`reason` is a FinishReason; of the failed ones there is a counter to alert on."""
-        self._finished.labels(reason).inc()
+        self._finished.labels(self._model, reason).inc()
         if reason == "failed":
             self._engine_failures.inc()
-
-    def render(self) -> bytes:
-        """Everything in Prometheus' text format; serve it as CONTENT_TYPE."""
-        return generate_latest(self)
-
-    def collect(self) -> Iterator[Metric]:
-        """Without the `_created` twin that the library adds to each series."""
-        for metric in self._registry.collect():
-            metric.samples = [s for s in metric.samples if not s.name.endswith("_created")]
-            yield metric

@@ -1,11 +1,10 @@
-"""The only file that reads the environment: one frozen Settings, set by flags and variables."""
+"""The only file that reads the environment: frozen dataclasses, set by flags and variables."""
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import Field, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -43,62 +42,10 @@ def setting(
 class Settings:
     """How this process runs. `APPLIANCE_<FIELD>` sets a field; a flag of `serve` wins over it."""
 
-    model_path: Path | None = setting(
-        None, "model directory (Hugging Face layout, safetensors); default: embedded"
-    )
-    model_name: str | None = setting(
-        None, "name the API serves the model under; default: the directory's name"
-    )
     host: str = setting("127.0.0.1", "address to listen on; 0.0.0.0 for all interfaces")
     port: int = setting(8000, "port to listen on; 0 picks a free one", low=0, high=65535)
     allowed_hosts: tuple[str, ...] = setting(
         (), "further Host header names to accept, comma-separated; * for any"
-    )
-    engine: str = setting(
-        "auto",
-        "which runner computes; auto: native (own kernels for a CPU) where it can, else torch,"
-        " else transformers",
-        choices=("auto", "native", "torch", "transformers"),
-    )
-    device: str = setting("auto", "where it computes", choices=("auto", "cpu", "cuda"))
-    dtype: str = setting(
-        "auto",
-        "arithmetic; auto: bfloat16, and with the torch engine as stored",
-        choices=("auto", "float32", "bfloat16"),
-    )
-    quantization: str = setting(
-        "none",
-        "bits of a weight, fewer for speed; of the native engine alone",
-        choices=("none", "int8", "int4"),
-    )
-    threads: int | None = setting(
-        None, "CPU threads; default: the cores this process may use", low=1, high=1024
-    )
-    max_context_tokens: int | None = setting(
-        None, "prompt plus new tokens of one request; default: the model's", low=8, high=10**8
-    )
-    kv_cache_tokens: int | None = setting(
-        None, "tokens the key-value cache holds; default: fitted to memory", low=64, high=10**9
-    )
-    max_batch_tokens: int = setting(
-        512, "tokens one forward pass computes at most", low=16, high=10**6
-    )
-    max_sequences: int = setting(32, "sequences that decode at the same time", low=1, high=10_000)
-    prefix_cache: str = setting(
-        "on",
-        "compute what several prompts begin with once; only where that changes no bit of an answer",
-        choices=("on", "off"),
-    )
-    speculation: str = setting(
-        "on",
-        "guess tokens from what was said before and check them together; only where no bit changes",
-        choices=("on", "off"),
-    )
-    max_queued: int = setting(
-        256, "sequences that wait at most; more are answered 503", low=0, high=10**6
-    )
-    queue_timeout_s: float = setting(
-        60.0, "seconds a sequence waits at most before it is answered 503", low=0, high=DAY_S
     )
     ping_interval_s: float = setting(
         15.0,
@@ -123,28 +70,37 @@ class Settings:
     log_level: str = setting(
         "info", "least severe event to log", choices=("debug", "info", "warning", "error")
     )
+    models: Path | None = setting(
+        None, "file that lists the models to serve, each with its options (TOML)"
+    )
 
 
-def load_settings(environ: Mapping[str, str] = os.environ, **overrides: object) -> Settings:
-    """Settings from the environment, then `overrides` (parsed flags; None means not given)."""
-    known = {field.name: field for field in fields(Settings)}
+def known_fields(*kinds: type[Any]) -> dict[str, Field[Any]]:
+    """Return the fields of dataclasses whose fields are made by `setting`, by name."""
+    return {field.name: field for kind in kinds for field in fields(kind)}
+
+
+def read_variables(
+    environ: Mapping[str, str], known: Mapping[str, Field[Any]], aliases: Mapping[str, str]
+) -> dict[str, object]:
+    """Return the values that variables set, by field; `aliases` maps older names to fields."""
     values: dict[str, object] = {}
     for variable, name in FAMILIAR_NAMES.items():
-        if environ.get(variable):
-            values[name] = parse_setting(variable, name, environ[variable])
+        if environ.get(variable) and name in known:
+            values[name] = parse_setting(variable, known[name], environ[variable])
     for variable in sorted(environ):
         if not variable.startswith(PREFIX) or is_service_link(variable, environ[variable]):
             continue
         name = variable.removeprefix(PREFIX).lower()
+        name = aliases.get(name, name)
         if name not in known:
             names = ", ".join(sorted(map(variable_name, known)))
             raise SettingsError(f"{variable} is not a setting. Known: {names}.")
         if environ[variable]:
-            values[name] = parse_setting(variable, name, environ[variable])
+            values[name] = parse_setting(variable, known[name], environ[variable])
     if "cache_dir" not in values and (parent := cache_parent(environ)) is not None:
         values["cache_dir"] = parent / "appliance"
-    values.update({name: value for name, value in overrides.items() if value is not None})
-    return replace(Settings(), **values)  # type: ignore[arg-type]
+    return values
 
 
 def is_service_link(variable: str, value: str) -> bool:
@@ -164,9 +120,8 @@ def variable_name(field_name: str) -> str:
     return PREFIX + field_name.upper()
 
 
-def parse_setting(source: str, name: str, text: str) -> object:
-    """The value of field `name` written as `text`; errors name `source`, a flag or variable."""
-    spec = next(field for field in fields(Settings) if field.name == name)
+def parse_setting(source: str, spec: Field[Any], text: str) -> object:
+    """Return the value of a field written as `text`; errors name `source`, a flag or variable."""
     if not text.strip():
         raise SettingsError(f"{source} is empty. Give it a value, or leave it out.")
     shown = repr(text if len(text) <= MAX_SHOWN_CHARS else f"{text[:MAX_SHOWN_CHARS]}…")

@@ -86,7 +86,7 @@ class GatedServer:
             bound_host="127.0.0.1",
         )
         state.become_ready()
-        metrics.watch_engine(self.engine)
+        metrics.watch(IDENTITY, self.engine)
         self.metrics = metrics
         self.engine.start()
         self._listener = socket.create_server(("127.0.0.1", 0))
@@ -120,7 +120,7 @@ class GatedServer:
 
     def used_blocks(self) -> float:
         lines = self.metrics.render().decode().splitlines()
-        [line] = [line for line in lines if line.startswith("appliance_kv_used_blocks ")]
+        [line] = [line for line in lines if line.startswith("appliance_kv_used_blocks{")]
         return float(line.split()[1])
 
 

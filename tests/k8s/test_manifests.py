@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from appliance.metrics import Metrics
-from appliance.settings import load_settings
+from appliance.models.options import load_configuration
 from appliance_release.manifests.kubernetes_manifest import quantity
 from appliance_release.manifests.lint import lint_paths
 from appliance_release.pins.overlay_pin import find_pins
@@ -186,9 +186,9 @@ def test_the_server_accepts_every_variable_that_is_set(objects: list[Object]) ->
     variables = {
         each["name"]: each.get("value", "2") for each in container(objects)["env"] if each["name"]
     }
-    settings = load_settings(variables)
-    assert settings.host == "0.0.0.0"  # noqa: S104 - compared, not bound
-    assert settings.threads == 2
+    configuration = load_configuration(variables)
+    assert configuration.settings.host == "0.0.0.0"  # noqa: S104 - compared, not bound
+    assert configuration.models[0].threads == 2
 
 
 def test_the_grace_period_has_room_for_the_whole_drain(objects: list[Object]) -> None:

@@ -6,7 +6,6 @@ import ast
 import json
 import re
 from collections.abc import Iterator
-from dataclasses import fields
 from pathlib import Path
 
 import pytest
@@ -22,8 +21,10 @@ from appliance.api.openai.shared import OpenAIRequest
 from appliance.api.schema.fields import RequestModel, SamplingModel
 from appliance.cli.client_flags import CLIENT_PREFIX, KNOWN_VARIABLES
 from appliance.metrics import Metrics
-from appliance.settings import PREFIX, Settings, variable_name
+from appliance.models.options import ALIASES, KNOWN
+from appliance.settings import PREFIX, variable_name
 from scripts.docs import code_meanings, main, stale_pages
+from tests.unit.test_metrics import FakeBuild, FakeEngine
 
 REPOSITORY = Path(__file__).parents[2]
 SOURCE = REPOSITORY / "server" / "appliance"
@@ -198,7 +199,7 @@ def test_every_code_that_a_page_names_beside_a_status_exists(name: str) -> None:
 
 @pytest.mark.parametrize("name", CURRENT)
 def test_every_variable_that_a_page_names_exists(name: str) -> None:
-    known = {variable_name(field.name) for field in fields(Settings)} | KNOWN_VARIABLES
+    known = {variable_name(name) for name in (*KNOWN, *ALIASES)} | KNOWN_VARIABLES
     wrong_on_purpose = {PREFIX, CLIENT_PREFIX, "APPLIANCE_TREADS"}
     assert set(re.findall(r"\bAPPLIANCE_\w*", PAGES[name])) <= known | wrong_on_purpose
 
@@ -236,8 +237,8 @@ def series() -> dict[str, tuple[str, set[str]]]:
     metrics = Metrics()
     metrics.observe_request("/generate", 200, 1.0)
     metrics.count_rejection("not_ready")
-    metrics.on_end("stop")
-    metrics.describe_build({})
+    metrics.observer("tiny").on_end("stop")
+    metrics.watch(FakeBuild(), FakeEngine())
     text = metrics.render().decode()
     found = {}
     for name, kind in re.findall(r"^# TYPE (appliance_\w+) (\w+)$", text, re.MULTILINE):

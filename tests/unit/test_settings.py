@@ -3,40 +3,67 @@
 from __future__ import annotations
 
 import re
-from dataclasses import FrozenInstanceError, fields
+from collections.abc import Iterable
+from dataclasses import FrozenInstanceError
 from pathlib import Path
 
 import pytest
 
 from appliance.errors import SettingsError
-from appliance.settings import PREFIX, Settings, load_settings, parse_setting, variable_name
+from appliance.models.options import (
+    KNOWN,
+    OPTIONS,
+    SETTINGS,
+    Configuration,
+    ModelOptions,
+    load_configuration,
+)
+from appliance.settings import PREFIX, Settings, parse_setting, read_variables, variable_name
 
-SOME_TEXT = {"int": "1024", "float": "1.5", "Path": "/models/x", "str": "words", "tuple": "a,b"}
+SOME_TEXT = {"int": "1024", "float": "0.5", "Path": "/models/x", "str": "words", "tuple": "a,b"}
+
+
+def found(environ: dict[str, str], **flags: object) -> dict[str, object]:
+    """Return all values by field, of the process and of its one model."""
+    configuration = load_configuration(environ, flags)
+    [model] = configuration.models
+    return {**vars_of(configuration.settings, SETTINGS), **vars_of(model, OPTIONS)}
+
+
+def vars_of(value: object, known: Iterable[str]) -> dict[str, object]:
+    return {name: getattr(value, name) for name in known}
+
+
+DEFAULTS = vars_of(Settings(), SETTINGS) | vars_of(ModelOptions(), OPTIONS)
 
 
 def test_without_an_environment_the_defaults_hold() -> None:
-    assert load_settings({}) == Settings()
+    assert load_configuration({}) == Configuration(
+        settings=Settings(), models=(ModelOptions(origin="--model embedded: "),)
+    )
     assert (Settings().host, Settings().port) == ("127.0.0.1", 8000)
 
 
 def test_there_are_at_most_about_thirty_settings() -> None:
-    assert len(fields(Settings)) <= 32
+    assert len(SETTINGS) <= 30
+    assert len(OPTIONS) <= 20
 
 
-@pytest.mark.parametrize("field", fields(Settings), ids=lambda field: field.name)
-def test_every_setting_has_a_variable_and_a_help_text(field: object) -> None:
-    spec = next(each for each in fields(Settings) if each == field)
+@pytest.mark.parametrize("name", KNOWN)
+def test_every_setting_has_a_variable_and_a_help_text(name: str) -> None:
+    spec = KNOWN[name]
     kind = re.split(r"\W", str(spec.type))[0]
     text = spec.metadata["choices"][-1] if spec.metadata["choices"] else SOME_TEXT[kind]
-    found = getattr(load_settings({variable_name(spec.name): text}), spec.name)
-    assert found == parse_setting("test", spec.name, text)
+    expected = parse_setting("test", spec, text)
+    values = read_variables({variable_name(name): text}, KNOWN, {})
+    assert values[name] == expected
     assert spec.metadata["help"]
 
 
 def test_every_default_is_a_value_one_could_have_set() -> None:
-    for field in fields(Settings):
+    for field in KNOWN.values():
         if isinstance(field.default, str | int | float):
-            assert parse_setting("default", field.name, str(field.default)) == field.default
+            assert parse_setting("default", field, str(field.default)) == field.default
 
 
 @pytest.mark.parametrize(
@@ -48,35 +75,35 @@ def test_every_default_is_a_value_one_could_have_set() -> None:
     ],
 )
 def test_familiar_names_are_accepted(variable: str, name: str, value: object) -> None:
-    assert getattr(load_settings({variable: str(value)}), name) == value
+    assert found({variable: str(value)})[name] == value
 
 
 def test_our_variable_wins_over_the_familiar_one_and_a_flag_over_both() -> None:
     environment = {"PORT": "1", "APPLIANCE_PORT": "2"}
-    assert load_settings(environment).port == 2
-    assert load_settings(environment, port=3).port == 3
-    assert load_settings(environment, port=None).port == 2
+    assert found(environment)["port"] == 2
+    assert found(environment, port=3)["port"] == 3
+    assert found(environment, port=None)["port"] == 2
 
 
 def test_an_empty_variable_counts_as_not_set() -> None:
-    assert load_settings({"APPLIANCE_PORT": "", "MODEL_PATH": ""}) == Settings()
+    assert found({"APPLIANCE_PORT": "", "MODEL_PATH": ""}) == DEFAULTS
 
 
 def test_an_unknown_variable_is_refused_and_the_known_are_listed() -> None:
     with pytest.raises(SettingsError, match="APPLIANCE_PROT is not a setting") as refusal:
-        load_settings({"APPLIANCE_PROT": "8000"})
-    for field in fields(Settings):
-        assert PREFIX + field.name.upper() in refusal.value.message
+        load_configuration({"APPLIANCE_PROT": "8000"})
+    for name in KNOWN:
+        assert PREFIX + name.upper() in refusal.value.message
 
 
 def test_variables_of_others_are_ignored() -> None:
     environment = {"LLAMA_PORT": "tcp://10.0.0.1:80", "PATH": "/bin", "APPLIANCES": "toaster"}
-    assert load_settings(environment) == Settings()
+    assert found(environment) == DEFAULTS
 
 
 def test_hosts_are_split_at_commas() -> None:
-    found = load_settings({"APPLIANCE_ALLOWED_HOSTS": " a.example, b.example ,"})
-    assert found.allowed_hosts == ("a.example", "b.example")
+    hosts = found({"APPLIANCE_ALLOWED_HOSTS": " a.example, b.example ,"})["allowed_hosts"]
+    assert hosts == ("a.example", "b.example")
 
 
 @pytest.mark.parametrize(
@@ -92,6 +119,7 @@ def test_hosts_are_split_at_commas() -> None:
         ("APPLIANCE_QUEUE_TIMEOUT_S", "-0.1", r"must be at least 0"),
         ("APPLIANCE_THREADS", "0", r"must be at least 1"),
         ("APPLIANCE_ENGINE", "warp", r"one of auto, native, torch, transformers"),
+        ("APPLIANCE_RUNNER", "warp", r"one of auto, native, torch, transformers"),
         ("APPLIANCE_DEVICE", "tpu", r"one of auto, cpu, cuda"),
         ("APPLIANCE_DTYPE", "int8", r"one of auto, float32, bfloat16"),
         ("APPLIANCE_QUANTIZATION", "int5", r"one of none, int8, int4"),
@@ -107,26 +135,25 @@ def test_a_bad_value_is_refused_with_its_source_and_the_limit(
     variable: str, text: str, message: str
 ) -> None:
     with pytest.raises(SettingsError, match=message) as refusal:
-        load_settings({variable: text})
+        load_configuration({variable: text})
     assert variable in refusal.value.message
 
 
-@pytest.mark.parametrize("field", fields(Settings), ids=lambda field: field.name)
-def test_an_empty_flag_is_refused_by_name(field: object) -> None:
-    name = next(each for each in fields(Settings) if each == field).name
+@pytest.mark.parametrize("name", KNOWN)
+def test_an_empty_flag_is_refused_by_name(name: str) -> None:
     with pytest.raises(SettingsError, match=r"^--flag is empty"):
-        parse_setting("--flag", name, "")
+        parse_setting("--flag", KNOWN[name], "")
 
 
 def test_every_number_has_both_bounds() -> None:
-    for field in fields(Settings):
+    for field in KNOWN.values():
         if str(field.type).startswith(("int", "float")):
             assert field.metadata["low"] < field.metadata["high"], field.name
 
 
 def test_a_text_without_end_is_cut_where_it_is_quoted() -> None:
     with pytest.raises(SettingsError) as refusal:
-        load_settings({"APPLIANCE_PORT": "9" * 10_000})
+        load_configuration({"APPLIANCE_PORT": "9" * 10_000})
     assert len(refusal.value.message) < 200
 
 
@@ -142,8 +169,8 @@ def test_variables_of_a_kubernetes_service_are_no_settings(name: str) -> None:
         f"{name}_PORT_8000_TCP_PORT": "8000",
         f"{name}_PORT_53_UDP_ADDR": "10.0.0.1",
     }
-    assert load_settings(environment) == Settings()
-    assert load_settings({**environment, "APPLIANCE_MAX_QUEUED": "7"}).max_queued == 7
+    assert found(environment) == DEFAULTS
+    assert found({**environment, "APPLIANCE_MAX_QUEUED": "7"})["max_queued"] == 7
 
 
 def test_settings_cannot_be_changed() -> None:
@@ -164,4 +191,4 @@ def test_settings_cannot_be_changed() -> None:
 def test_the_cache_lies_where_users_keep_caches(
     environment: dict[str, str], cache_dir: Path | None
 ) -> None:
-    assert load_settings(environment).cache_dir == cache_dir
+    assert found(environment)["cache_dir"] == cache_dir

@@ -12,7 +12,8 @@ from appliance.cli.parsing import add_command, examples
 from appliance.cli.serve import server_variables
 from appliance.console.terminal import Terminal
 from appliance.errors import SettingsError
-from appliance.settings import load_settings, parse_setting
+from appliance.models.options import OPTIONS, load_configuration
+from appliance.settings import parse_setting
 
 if TYPE_CHECKING:
     import argparse
@@ -20,8 +21,8 @@ if TYPE_CHECKING:
     from types import FrameType
 
     from appliance.cli.parsing import Commands
+    from appliance.models.options import Configuration
     from appliance.models.quantizer import Report
-    from appliance.settings import Settings
 
 MAX_TEXT_BYTES = 10_000_000
 DEFAULT_TEXT = "held-out stories"
@@ -59,31 +60,37 @@ def add_parser(commands: Commands) -> None:
 
 
 def run(arguments: argparse.Namespace, environ: Mapping[str, str]) -> int:
-    threads = arguments.threads and parse_setting("--threads", "threads", arguments.threads)
-    settings = load_settings(server_variables(environ), threads=threads)
+    flags = {}
+    if arguments.threads is not None:
+        flags["threads"] = parse_setting("--threads", OPTIONS["threads"], arguments.threads)
+    configuration = load_configuration(server_variables(environ), flags)
     directory = arguments.directory.resolve()
     out = arguments.out or directory.with_name(f"{directory.name}-{arguments.to}")
     text = read_text(arguments.text)
     before = signal.signal(signal.SIGTERM, end)
     try:
-        print(as_text(quantize(settings, directory, arguments.to, out, text), out))
+        print(as_text(quantize(configuration, directory, arguments.to, out, text), out))
     finally:
         signal.signal(signal.SIGTERM, before)
     return 0
 
 
 def quantize(
-    settings: Settings, directory: Path, to: str, out: Path, text: tuple[str, str]
+    configuration: Configuration, directory: Path, to: str, out: Path, text: tuple[str, str]
 ) -> Report:
     from appliance.models.directory import open_model
     from appliance.models.hashing import FileHasher
+    from appliance.models.machine import ThisMachine
     from appliance.models.quantizer import build_quantizer
 
     terminal = Terminal(sys.stderr)
-    hasher = FileHasher(settings.cache_dir, terminal.show_hashing)
+    cache_dir = configuration.settings.cache_dir
+    hasher = FileHasher(cache_dir, terminal.show_hashing)
     with terminal.counting(f"quantizing to {to} and measuring"):
         model = open_model(directory, hasher=hasher)
-        quantizer = build_quantizer(settings, hasher, terminal.show_share)
+        quantizer = build_quantizer(
+            ThisMachine(cache_dir), configuration.models[0].threads, hasher, terminal.show_share
+        )
         return quantizer.quantize(model, to, out, text)
 
 

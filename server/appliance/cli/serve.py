@@ -4,19 +4,14 @@ from __future__ import annotations
 
 import gc
 import sys
-from dataclasses import Field, fields
+from dataclasses import Field
 from typing import TYPE_CHECKING
 
 from appliance.cli.client_flags import CLIENT_PREFIX
 from appliance.cli.parsing import add_command, examples
 from appliance.console.ink import Ink
-from appliance.settings import (
-    FAMILIAR_NAMES,
-    Settings,
-    load_settings,
-    parse_setting,
-    variable_name,
-)
+from appliance.models.options import ALIASES, KNOWN, flag_name, load_configuration, variables_of
+from appliance.settings import FAMILIAR_NAMES, parse_setting
 
 if TYPE_CHECKING:
     import argparse
@@ -27,20 +22,31 @@ if TYPE_CHECKING:
 
 # How the help groups the settings; what is listed nowhere stands in the last group.
 GROUPS = {
-    "model": ("model_path", "model_name", "generation"),
+    "models": (
+        "model_path",
+        "model_name",
+        "models",
+        "load",
+        "idle_unload_s",
+        "required",
+        "generation",
+    ),
     "network": ("host", "port", "allowed_hosts", "max_body_bytes", "ping_interval_s"),
-    "computing": ("engine", "device", "dtype", "quantization", "threads"),
-    "load": (
+    "computing, for all models": ("runner", "device", "dtype", "quantization", "threads"),
+    "load, of each model": (
         "max_context_tokens",
         "kv_cache_tokens",
+        "cache_share",
         "max_batch_tokens",
         "max_sequences",
         "max_queued",
         "queue_timeout_s",
+        "prefix_cache",
+        "speculation",
     ),
     "process": (),
 }
-METAVARS = {"int": "N", "float": "S", "Path": "DIR", "tuple[str, ...]": "NAMES"}
+METAVARS = {"int": "N", "float": "N", "Path": "PATH", "tuple[str, ...]": "NAMES"}
 
 
 def add_parser(commands: Commands) -> None:
@@ -53,25 +59,28 @@ def add_parser(commands: Commands) -> None:
         examples=examples(
             ("appliance serve", "the embedded model, on this machine only"),
             ("appliance serve --model ~/models/SmolLM2-135M --port 8080", "a model of your own"),
+            ("appliance serve --model embedded --model big=DIR,quantization=int8", "two models"),
             ("appliance serve --host 0.0.0.0 --allowed-hosts llama.example", "for other machines"),
             ("APPLIANCE_MAX_QUEUED=16 appliance serve", "a setting by its variable"),
             after="A flag wins over its variable.\n"
             "Exit code 2: a setting is wrong; 3: the model is refused.",
         ),
     )
-    parser.usage = "appliance serve [--model DIR] [--host NAME] [--port N] [flags below]"
+    parser.usage = "appliance serve [--model DIR]... [--host NAME] [--port N] [flags below]"
     groups = {title: parser.add_argument_group(title) for title in GROUPS}
-    for field in fields(Settings):
+    for field in KNOWN.values():
         add_setting(groups[group_of(field.name)], field)
 
 
 def run(arguments: argparse.Namespace, environ: Mapping[str, str]) -> int:
-    settings = load_settings(server_variables(environ), **given(arguments))
+    configuration = load_configuration(
+        server_variables(environ), given(arguments), arguments.model_path or ()
+    )
     gc.disable()  # the imports make objects that stay: looking through them takes a tenth longer
     from appliance.serve.wiring import serve  # takes half a second: FastAPI, numpy
 
     gc.enable()
-    return serve(settings, Ink.of(sys.stderr, environ))
+    return serve(configuration, Ink.of(sys.stderr, environ))
 
 
 def add_setting(group: argparse._ArgumentGroup, field: Field[Any]) -> None:
@@ -79,16 +88,24 @@ def add_setting(group: argparse._ArgumentGroup, field: Field[Any]) -> None:
     group.add_argument(
         *flags_of(field.name),
         dest=field.name,
-        metavar="|".join(field.metadata["choices"]) or METAVARS.get(base_type(field), "NAME"),
-        help=f"{field.metadata['help']}\n[{', '.join(variables_of(field.name))}{default(field)}]",
+        action="append" if field.name == "model_path" else "store",
+        metavar=metavar(field),
+        help=f"{field.metadata['help']}\n[{', '.join(twins_of(field.name))}{default(field)}]",
     )
+
+
+def metavar(field: Field[Any]) -> str:
+    choices = "|".join(field.metadata["choices"])
+    if len(flags_of(field.name)) > 1 and choices:
+        return "NAME"  # argparse repeats it after each flag
+    return choices or METAVARS.get(base_type(field), "NAME")
 
 
 def given(arguments: argparse.Namespace) -> dict[str, object]:
     """The settings that the command line names, parsed."""
-    texts = {field.name: getattr(arguments, field.name) for field in fields(Settings)}
+    texts = {name: getattr(arguments, name) for name in KNOWN if name != "model_path"}
     return {
-        name: parse_setting(flags_of(name)[0], name, text)
+        name: parse_setting(flags_of(name)[0], KNOWN[name], text)
         for name, text in texts.items()
         if text is not None
     }
@@ -104,13 +121,14 @@ def group_of(name: str) -> str:
 
 
 def flags_of(name: str) -> list[str]:
-    flag = "--" + name.replace("_", "-")
-    return ["--model", flag] if name == "model_path" else [flag]
+    older = [flag_name(older) for older, field_name in ALIASES.items() if field_name == name]
+    flag = flag_name(name)
+    return ["--model", flag] if name == "model_path" else [flag, *older]
 
 
-def variables_of(name: str) -> list[str]:
+def twins_of(name: str) -> list[str]:
     familiar = [variable for variable, field_name in FAMILIAR_NAMES.items() if field_name == name]
-    return [variable_name(name), *familiar]
+    return [*variables_of(name), *familiar]
 
 
 def default(field: Field[Any]) -> str:

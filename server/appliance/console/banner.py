@@ -19,25 +19,32 @@ EVERY_INTERFACE = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}  # noqa: S104 - compar
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class RunningModel:
+    """The facts of one model; only name and note of one that is not loaded."""
+
+    name: str
+    num_parameters: int | None = None
+    weight_bytes: int = 0
+    dtype: str = ""
+    device: str = ""
+    runner: str = ""
+    threads: int = 0
+    note: str | None = None  # on the choice of the runner
+    hashes: Mapping[str, str | None] = field(default_factory=dict)
+    max_context_tokens: int | None = None
+    wanted_context_tokens: int | None = None  # where memory allowed fewer
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Running:
-    """The facts of a server that has just become ready."""
+    """The facts of a server that has just become ready; its default model first."""
 
     version: str
     host: str
     port: int
-    model: str
-    num_parameters: int
-    weight_bytes: int
-    dtype: str
-    device: str
-    runner: str
-    threads: int
-    note: str | None = None  # on the choice of the runner
+    models: tuple[RunningModel, ...]
     generation: str | None = None
-    hashes: Mapping[str, str | None] = field(default_factory=dict)
     start_time_s: float | None = None
-    max_context_tokens: int | None = None
-    wanted_context_tokens: int | None = None  # where memory allowed fewer
 
 
 def banner(running: Running, ink: Ink) -> str:
@@ -50,7 +57,8 @@ def banner(running: Running, ink: Ink) -> str:
         "",
         f"  {ink.accent(url)}",
         "",
-        *model_rows(running, ink),
+        *(each for model in running.models for each in model_rows(model, ink)),
+        *place_rows(running, ink),
         "",
         row(ink, "chat", "open the address in a browser, or run"),
         row(ink, "", f"appliance chat{flag}"),
@@ -72,33 +80,43 @@ def url_of(host: str, port: int) -> str:
     return f"http://{name}:{port}"
 
 
-def model_rows(running: Running, ink: Ink) -> Iterator[str]:
-    threads = f"{running.threads} thread{'' if running.threads == 1 else 's'}"
-    where = f"{running.device}, {threads}" if running.device == "cpu" else running.device
-    size = f", {count(running.num_parameters)} parameters, {megabytes(running.weight_bytes)}"
-    yield row(ink, "model", shorten(running.model, ROOM - len(size)) + size)
-    kind = f"{running.dtype} weights" if running.dtype in QUANTIZED else running.dtype
-    yield row(ink, "computing", f"{kind} on {where}, {running.runner} runner")
-    if running.note is not None:
-        yield row(ink, "", shorten(running.note, ROOM))
-    if running.wanted_context_tokens is not None:
-        found, wanted = running.max_context_tokens, running.wanted_context_tokens
+def model_rows(model: RunningModel, ink: Ink) -> Iterator[str]:
+    if model.num_parameters is None:
+        note = f", {model.note}"
+        yield row(ink, "model", shorten(model.name, ROOM - len(note)) + note)
+        return
+    threads = f"{model.threads} thread{'' if model.threads == 1 else 's'}"
+    where = f"{model.device}, {threads}" if model.device == "cpu" else model.device
+    size = f", {count(model.num_parameters)} parameters, {megabytes(model.weight_bytes)}"
+    yield row(ink, "model", shorten(model.name, ROOM - len(size)) + size)
+    kind = f"{model.dtype} weights" if model.dtype in QUANTIZED else model.dtype
+    yield row(ink, "computing", f"{kind} on {where}, {model.runner} runner")
+    if model.note is not None:
+        yield row(ink, "", shorten(model.note, ROOM))
+    if model.wanted_context_tokens is not None:
+        found, wanted = model.max_context_tokens, model.wanted_context_tokens
         yield row(
             ink, "context", f"{found:,} tokens, not {wanted:,}: as many as memory has room for"
         )
+
+
+def place_rows(running: Running, ink: Ink) -> Iterator[str]:
     if running.host in EVERY_INTERFACE:
         yield row(ink, "listening", "on every interface of this machine")
     generation = running.generation or "none: not started from an environment"
     yield row(ink, "generation", shorten(generation, ROOM))
-    yield from hash_rows(running.hashes, ink)
+    for model in running.models:
+        if len(running.models) > 1 and model.hashes:
+            yield row(ink, "hashes of", shorten(model.name, ROOM))
+        yield from hash_rows(model.hashes, ink, "hashes" if len(running.models) == 1 else "")
 
 
-def hash_rows(hashes: Mapping[str, str | None], ink: Ink) -> Iterator[str]:
+def hash_rows(hashes: Mapping[str, str | None], ink: Ink, label: str) -> Iterator[str]:
     """Two hashes a line, each as short as the API shows it."""
     cells = [f"{name:10}{short_hash(digest):12}" for name, digest in hashes.items()]
     for start in range(0, len(cells), 2):
         pair = "    ".join(cells[start : start + 2])
-        yield row(ink, "hashes" if start == 0 else "", pair.rstrip())
+        yield row(ink, label if start == 0 else "", pair.rstrip())
 
 
 def row(ink: Ink, label: str, text: str) -> str:

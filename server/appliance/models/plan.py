@@ -1,287 +1,348 @@
-"""Chooses which runner computes a model, where and in what, and builds it."""
+"""Plans the load of a model: which runner computes it, where, in what, and how large."""
 
 from __future__ import annotations
 
-import importlib.util
 import logging
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
 from appliance.engine.model.dtype import choose_dtype
 from appliance.engine.runners import sizing
-from appliance.errors import ModelRefused, SettingsError
-from appliance.machine import available_cores, available_memory_bytes, has_accelerator_driver
+from appliance.errors import ModelRefused, SettingsError, StartupError
 
 if TYPE_CHECKING:
     from appliance.engine.native.kernels.library import NativeLibrary
     from appliance.engine.runner import Runner
     from appliance.models.directory import ModelDirectory
-    from appliance.settings import Settings
+    from appliance.models.machine import Machine
+    from appliance.models.options import ModelOptions
 
 logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Place:
-    """Which runner computes, where, and in what."""
+class LoadPlan:
+    """A model about to be loaded: all that was chosen for it."""
 
-    engine: str  # native, torch or transformers
+    options: ModelOptions
+    model: ModelDirectory
+    machine: Machine
+    runner: str  # native, torch or transformers
     device: str
     dtype: str  # of activations, and of keys and values
-    quantization: str = "none"
+    quantization: str
     num_threads: int
+    demand: sizing.Demand
+    size: sizing.Size
     free_bytes: int | None
-    library: NativeLibrary | None = None  # of the native engine
-    note: str | None = None  # why the engine is not the one that people would expect
+    library: NativeLibrary | None = None  # of the native runner
+    note: str | None = None  # why the runner is not the one that people would expect
+
+    @property
+    def needed_bytes(self) -> int:
+        """What the weights and the cache take once they are in use."""
+        return self.demand.weight_bytes + self.size.cache_tokens * self.demand.token_bytes
+
+    def load(self, weights_id: str | None = None) -> Runner:
+        """Return the runner, its weights loaded. `weights_id` is their hash, if known."""
+        with sizing.refused_without_memory():
+            if self.runner != "transformers":
+                option = self.options.named("kv_cache_tokens")
+                sizing.check_room(self.demand, self.free_bytes, option)
+            return BUILDERS[self.runner](self, weights_id)
 
 
-def choose_place(settings: Settings, model: ModelDirectory) -> Place:
-    """The settings' place, or the best there is. The native engine is chosen without torch."""
-    num_threads = sizing.choose_threads(settings.threads, available_cores())
-    engine, library, note = choose_engine(settings, model)
-    if engine == "native":
+def plan_runner(
+    options: ModelOptions,
+    model: ModelDirectory,
+    machine: Machine,
+    *,
+    taken_bytes: int = 0,
+) -> LoadPlan:
+    """Choose as the options say, or the best there is. The native runner is chosen without torch.
+
+    `taken_bytes` of the free memory belong to other models, which may not have touched it yet.
+    """
+    num_threads = sizing.choose_threads(
+        options.threads, machine.num_cores, options.named("threads")
+    )
+    choice = choose_runner(options, model, machine)
+    if choice.runner == "native":
         device, dtype, memory = "cpu", "bfloat16", None
     else:
-        refuse_without_torch(settings, engine, note)
-        memory = cuda_memory_bytes() if settings.device != "cpu" else None
-        device = sizing.choose_device(settings.device, has_cuda=memory is not None)
-        dtype = choose_dtype(settings.dtype, model.dtype, device)
-    return Place(
-        engine=engine,
+        refuse_without_torch(options, choice, machine)
+        memory = machine.cuda_memory_bytes() if options.device != "cpu" else None
+        device = sizing.choose_device(
+            options.device, options.named("device"), has_cuda=memory is not None
+        )
+        dtype = choose_dtype(options.dtype, model.dtype, device)
+    quantization = quantization_of(options, model)
+    free_bytes = machine.free_memory_bytes() if device == "cpu" else memory
+    if free_bytes is not None:
+        free_bytes = max(free_bytes - taken_bytes, 0)
+    demand = build_demand(options, model, choice.library, dtype, quantization)
+    return LoadPlan(
+        options=options,
+        model=model,
+        machine=machine,
+        runner=choice.runner,
         device=device,
         dtype=dtype,
-        quantization=quantization_of(settings, model),
+        quantization=quantization,
         num_threads=num_threads,
-        free_bytes=available_memory_bytes() if device == "cpu" else memory,
-        library=library,
-        note=note,
+        demand=demand,
+        size=sizing.fit(demand, free_bytes, options.cache_share),
+        free_bytes=free_bytes,
+        library=choice.library,
+        note=choice.note,
     )
 
 
 class Choice(NamedTuple):
-    """An engine by name; the native one's library; a note where auto could not take that one."""
+    """A runner by name; the native one's library; a note where auto could not take that one."""
 
-    engine: str
+    runner: str
     library: NativeLibrary | None = None
     note: str | None = None
 
 
-def choose_engine(settings: Settings, model: ModelDirectory) -> Choice:
-    refuse_contradictions(settings, model)
-    if settings.engine == "native" or quantization_of(settings, model) != "none":
-        return require_native(settings, model)
-    if settings.engine != "auto":
-        return Choice(settings.engine)
+def choose_runner(options: ModelOptions, model: ModelDirectory, machine: Machine) -> Choice:
+    request = NativeRequest(options, model)
+    for applies, refusal in REFUSALS:
+        if applies(request):
+            raise refusal(request)
+    if request.asks_native:
+        return require_native(request, machine)
+    if options.runner != "auto":
+        return Choice(options.runner)
     if model.native is None:
         return Choice("transformers")
-    if settings.device == "cuda" or settings.dtype == "float32" or prefers_device(settings):
+    if options.device == "cuda" or options.dtype == "float32" or has_device(options, machine):
         return Choice("torch")
-    return prefer_native(settings)
+    return prefer_native(machine)
 
 
-def quantization_of(settings: Settings, model: ModelDirectory) -> str:
-    """How weights are computed with: as they are stored, or as the settings make them."""
-    return settings.quantization if model.quantization == "none" else model.quantization
+def quantization_of(options: ModelOptions, model: ModelDirectory) -> str:
+    """Return how weights are computed with: as they are stored, or as the options make them."""
+    return options.quantization if model.quantization == "none" else model.quantization
 
 
-def require_native(settings: Settings, model: ModelDirectory) -> Choice:
-    library, reason = load_kernels(settings)
+class NativeRequest(NamedTuple):
+    """What the options and the model ask of the native runner."""
+
+    options: ModelOptions
+    model: ModelDirectory
+
+    @property
+    def is_quantized(self) -> bool:
+        return quantization_of(self.options, self.model) != "none"
+
+    @property
+    def asks_native(self) -> bool:
+        return self.options.runner == "native" or self.is_quantized
+
+    @property
+    def runner(self) -> str:
+        return "native" if self.is_quantized else self.options.runner
+
+    @property
+    def reason(self) -> str:
+        """What asks for the native runner."""
+        if self.model.quantization != "none":
+            return f"the model is stored as {self.model.quantization}"
+        option = "quantization" if self.options.quantization != "none" else "runner"
+        return f"{self.options.named(option)} is {getattr(self.options, option)}"
+
+    @property
+    def way_out(self) -> str:
+        """What to use where there is no native runner."""
+        if self.model.quantization != "none":
+            return "the original model"
+        if self.options.quantization == "none":
+            return f"{self.options.named('runner')} torch"
+        return f"{self.options.named('quantization')} none"
+
+
+def _refuse_other_quantization(request: NativeRequest) -> StartupError:
+    option, stored = request.options.named("quantization"), request.model.quantization
+    return SettingsError(
+        f"{option} is {request.options.quantization} and the model is stored as {stored}. "
+        f"Leave {option} out, or use the original model."
+    )
+
+
+def _refuse_quantized_elsewhere(request: NativeRequest) -> StartupError:
+    option = request.options.named("runner")
+    return SettingsError(
+        f"{request.reason} and {option} is {request.options.runner}, which has no quantized "
+        f"weights. Use {option} native, or {request.way_out}."
+    )
+
+
+def _refuse_family(request: NativeRequest) -> StartupError:
+    options = request.options
+    return ModelRefused(
+        f"The {request.runner} runner does not know models of type {request.model.model_type}. "
+        f"Leave {options.named('runner')} and {options.named('quantization')} alone, or use "
+        f"{options.named('runner')} transformers."
+    )
+
+
+def _refuse_device(request: NativeRequest) -> StartupError:
+    option = request.options.named("device")
+    return SettingsError(
+        f"{option} is cuda and {request.reason}, which is computed on CPUs alone. "
+        f"Use {request.way_out}, or {option} cpu."
+    )
+
+
+def _refuse_dtype(request: NativeRequest) -> StartupError:
+    option = request.options.named("dtype")
+    return SettingsError(
+        f"{option} is float32 and {request.reason}, which is computed in bfloat16 alone. "
+        f"Use {request.way_out}, or {option} bfloat16."
+    )
+
+
+# What no machine can do: when, and how it is refused. The rest depends on what there is.
+REFUSALS: tuple[
+    tuple[Callable[[NativeRequest], bool], Callable[[NativeRequest], StartupError]], ...
+] = (
+    (
+        lambda r: (
+            r.model.quantization != "none"
+            and r.options.quantization not in ("none", r.model.quantization)
+        ),
+        _refuse_other_quantization,
+    ),
+    (
+        lambda r: r.is_quantized and r.options.runner in ("torch", "transformers"),
+        _refuse_quantized_elsewhere,
+    ),
+    (lambda r: r.model.native is None and r.runner in ("native", "torch"), _refuse_family),
+    (lambda r: r.runner == "native" and r.options.device == "cuda", _refuse_device),
+    (lambda r: r.runner == "native" and r.options.dtype == "float32", _refuse_dtype),
+)
+
+
+def require_native(request: NativeRequest, machine: Machine) -> Choice:
+    library, reason = machine.kernels()
     if library is None:
         raise SettingsError(
-            f"{native_wish(settings, model)} and {reason}. Install gcc or clang, or use "
-            f"{native_retreat(settings, model)}."
+            f"{request.reason} and {reason}. Install gcc or clang, or use {request.way_out}."
         )
     return Choice("native", library)
 
 
-def prefer_native(settings: Settings) -> Choice:
+def prefer_native(machine: Machine) -> Choice:
     """For a CPU: native, or torch where there are no kernels or only slow ones."""
-    library, reason = load_kernels(settings)
+    library, reason = machine.kernels()
     if library is None:
-        logger.warning("the native engine cannot be had", extra={"why": reason})
+        logger.warning("native runner unavailable", extra={"why": reason})
         return Choice("torch", note=f"not native: {reason}")
-    if library.variant == "scalar" and is_installed("torch"):
+    if library.variant == "scalar" and machine.is_installed("torch"):
         return Choice("torch", note="not native: it has no fast code for this CPU yet")
     return Choice("native", library)
 
 
-def refuse_contradictions(settings: Settings, model: ModelDirectory) -> None:
-    """What no machine could do; the rest depends on what there is."""
-    if model.quantization != "none" and settings.quantization not in ("none", model.quantization):
-        raise SettingsError(
-            f"--quantization is {settings.quantization} and the model is stored as "
-            f"{model.quantization}. Leave --quantization out, or use the original model."
-        )
-    wish, retreat = native_wish(settings, model), native_retreat(settings, model)
-    is_quantized = quantization_of(settings, model) != "none"
-    if is_quantized and settings.engine in ("torch", "transformers"):
-        raise SettingsError(
-            f"{wish} and --engine is {settings.engine}, which has no quantized weights. "
-            f"Use --engine native, or {retreat}."
-        )
-    named = "native" if is_quantized else settings.engine
-    if model.native is None and named in ("native", "torch"):
-        raise ModelRefused(
-            f"The {named} engine does not know models of type {model.model_type}. "
-            "Leave --engine and --quantization alone, or use --engine transformers."
-        )
-    if named == "native" and settings.device == "cuda":
-        raise SettingsError(
-            f"--device is cuda and {wish}, which is computed on CPUs alone. "
-            f"Use {retreat}, or --device cpu."
-        )
-    if named == "native" and settings.dtype == "float32":
-        raise SettingsError(
-            f"--dtype is float32 and {wish}, which is computed in bfloat16 alone. "
-            f"Use {retreat}, or --dtype bfloat16."
-        )
+def has_device(options: ModelOptions, machine: Machine) -> bool:
+    """Return whether torch finds a device that is faster than this CPU."""
+    is_open = options.device == "auto" and machine.may_have_accelerator()
+    return is_open and machine.is_installed("torch") and machine.cuda_memory_bytes() is not None
 
 
-def native_wish(settings: Settings, model: ModelDirectory) -> str:
-    """What asks for the native engine."""
-    if model.quantization != "none":
-        return f"the model is stored as {model.quantization}"
-    if settings.quantization != "none":
-        return f"--quantization is {settings.quantization}"
-    return "--engine is native"
-
-
-def native_retreat(settings: Settings, model: ModelDirectory) -> str:
-    if model.quantization != "none":
-        return "the original model"
-    return "--engine torch" if settings.quantization == "none" else "--quantization none"
-
-
-def prefers_device(settings: Settings) -> bool:
-    """Whether torch finds a device that is faster than this CPU; a machine without a driver for
-    one is spared the import."""
-    is_open = settings.device == "auto" and has_accelerator_driver() and is_installed("torch")
-    return is_open and cuda_memory_bytes() is not None
-
-
-def is_installed(module: str) -> bool:
-    return importlib.util.find_spec(module) is not None
-
-
-def refuse_without_torch(settings: Settings, engine: str, note: str | None) -> None:
-    """The lean installation has the native engine alone."""
-    missing = next((name for name in ("torch", engine) if not is_installed(name)), None)
+def refuse_without_torch(options: ModelOptions, choice: Choice, machine: Machine) -> None:
+    """The lean installation has the native runner alone."""
+    needed = ("torch", choice.runner)
+    missing = next((name for name in needed if not machine.is_installed(name)), None)
     if missing is None:
         return
-    wish = f"--engine is {settings.engine}" + (f" ({note})" if note else "")
+    option = options.named("runner")
+    reason = f"{option} is {options.runner}" + (f" ({choice.note})" if choice.note else "")
     raise SettingsError(
-        f"{wish}, and the {engine} engine needs {missing}, which is not installed here. "
-        "Use --engine native with a model of the Llama family, or install the whole server."
+        f"{reason}, and the {choice.runner} runner needs {missing}, which is not installed here. "
+        f"Use {option} native with a model of the Llama family, or install the whole server."
     )
 
 
-def load_kernels(settings: Settings) -> tuple[NativeLibrary | None, str]:
-    from appliance.engine.native.kernels.build import load_library
-
-    library, reason = load_library(settings.cache_dir)
-    if library is not None:
-        logger.debug("kernels loaded", extra={"how": reason, "variant": library.variant})
-    return library, reason.rstrip(".")
-
-
-def cuda_memory_bytes() -> int | None:
-    """What is free on the first CUDA device; None without one."""
-    import torch
-
-    return torch.cuda.mem_get_info("cuda:0")[0] if torch.cuda.is_available() else None
-
-
-def build_demand(settings: Settings, model: ModelDirectory, place: Place) -> sizing.Demand:
+def build_demand(
+    options: ModelOptions,
+    model: ModelDirectory,
+    library: NativeLibrary | None,
+    dtype: str,
+    quantization: str,
+) -> sizing.Demand:
     native = model.native
     return sizing.Demand(
         model_context_tokens=model.max_context_tokens,
-        max_context_tokens=settings.max_context_tokens,
-        max_sequences=settings.max_sequences,
-        kv_cache_tokens=settings.kv_cache_tokens,
+        max_context_tokens=options.max_context_tokens,
+        max_sequences=options.max_sequences,
+        kv_cache_tokens=options.kv_cache_tokens,
         num_cache_values=native.num_cache_values_per_token
         if native is not None
         else sizing.estimate_cache_values(model.config),
-        weight_bytes=weight_bytes(model, place),
-        dtype=place.dtype,
+        weight_bytes=weight_bytes(model, library, dtype, quantization),
+        dtype=dtype,
     )
 
 
-def weight_bytes(model: ModelDirectory, place: Place) -> int:
-    """What the weights take. The native engine keeps the embedding in bfloat16, however few bits
-    the rest has, and the output matrix beside it, also of a model that has one tensor for both.
+def weight_bytes(
+    model: ModelDirectory, library: NativeLibrary | None, dtype: str, quantization: str
+) -> int:
+    """Return what the weights take. The native runner keeps the embedding in bfloat16, however few
+    bits the rest has, and the output matrix beside it, also of a model with one tensor for both.
     """
     config = model.native
-    if place.library is None or config is None:
-        return sizing.weight_bytes(model.num_parameters, place.dtype)
+    if library is None or config is None:
+        return sizing.weight_bytes(model.num_parameters, dtype)
     from appliance.engine.native.packing import plan_matrices
 
-    plan = plan_matrices(place.library, config, place.quantization)
-    embedding = sizing.weight_bytes(config.vocab_size * config.hidden_size, place.dtype)
-    return embedding + sum(matrix.size_bytes for matrix in plan.values())
+    matrices = plan_matrices(library, config, quantization)
+    embedding = sizing.weight_bytes(config.vocab_size * config.hidden_size, dtype)
+    return embedding + sum(matrix.size_bytes for matrix in matrices.values())
 
 
-def build_runner(
-    settings: Settings,
-    model: ModelDirectory,
-    place: Place,
-    demand: sizing.Demand,
-    size: sizing.Size,
-    weights_id: str | None = None,
-) -> Runner:
-    """The runner of the place, its weights loaded. `weights_id` is their hash, if known."""
-    if place.engine == "transformers":
-        return build_transformers_runner(model, place, size)
-    sizing.check_room(demand, place.free_bytes)
-    if place.engine == "native":
-        return build_native_runner(settings, model, place, size, weights_id)
-    return build_torch_runner(model, place, size)
-
-
-def build_native_runner(
-    settings: Settings,
-    model: ModelDirectory,
-    place: Place,
-    size: sizing.Size,
-    weights_id: str | None = None,
-) -> Runner:
+def _build_native(plan: LoadPlan, weights_id: str | None) -> Runner:
     """Without a cache directory the kernels are compiled, and the weights packed, at each start."""
     from appliance.engine.native.runner import NativeRunner
 
-    assert model.native is not None and place.library is not None  # noqa: PT018, S101 - by choice
+    assert plan.model.native is not None and plan.library is not None  # noqa: PT018, S101 - chosen
     return NativeRunner(
-        place.library,
-        model.native,
-        model.tensors,
+        plan.library,
+        plan.model.native,
+        plan.model.tensors,
         block_size=sizing.BLOCK_SIZE,
-        num_blocks=size.num_blocks,
-        num_threads=place.num_threads,
-        quantization=place.quantization,
-        cache_dir=settings.cache_dir,
+        num_blocks=plan.size.num_blocks,
+        num_threads=plan.num_threads,
+        quantization=plan.quantization,
+        cache_dir=plan.machine.cache_dir,
         weights_id=weights_id,
     )
 
 
-def build_torch_runner(model: ModelDirectory, place: Place, size: sizing.Size) -> Runner:
+def _build_torch(plan: LoadPlan, _: str | None) -> Runner:
     from appliance.engine.torch.fixed_attention import FixedShape
     from appliance.engine.torch.runner import TorchRunner
 
-    assert model.native is not None  # noqa: S101 - refused before
+    assert plan.model.native is not None  # noqa: S101 - refused before
     return TorchRunner(
-        model.native,
-        model.tensors,
-        device=place.device,
-        dtype=place.dtype,
+        plan.model.native,
+        plan.model.tensors,
+        device=plan.device,
+        dtype=plan.dtype,
         block_size=sizing.BLOCK_SIZE,
-        num_blocks=size.num_blocks,
-        num_threads=place.num_threads,
-        # On CPUs the native engine keeps the law; there torch is the reference, in its own shapes.
-        fixed_shape=None if place.device == "cpu" else FixedShape(),
+        num_blocks=plan.size.num_blocks,
+        num_threads=plan.num_threads,
+        # On CPUs the native runner keeps the law; there torch is the reference, in its own shapes.
+        fixed_shape=None if plan.device == "cpu" else FixedShape(),
     )
 
 
-def build_transformers_runner(model: ModelDirectory, place: Place, size: sizing.Size) -> Runner:
+def _build_transformers(plan: LoadPlan, _: str | None) -> Runner:
     from appliance.engine.runners.transformers import TransformersRunner, is_known_to_transformers
 
+    model = plan.model
     if not is_known_to_transformers(model.model_type):
         raise ModelRefused(
             f"Models of type {model.model_type} are not among those that this release can run: the "
@@ -289,9 +350,16 @@ def build_transformers_runner(model: ModelDirectory, place: Place, size: sizing.
         )
     return TransformersRunner(
         model.path,
-        device=place.device,
-        dtype=place.dtype,
+        device=plan.device,
+        dtype=plan.dtype,
         block_size=sizing.BLOCK_SIZE,
-        num_blocks=size.num_blocks,
-        num_threads=place.num_threads,
+        num_blocks=plan.size.num_blocks,
+        num_threads=plan.num_threads,
     )
+
+
+BUILDERS: dict[str, Callable[[LoadPlan, str | None], Runner]] = {
+    "native": _build_native,
+    "torch": _build_torch,
+    "transformers": _build_transformers,
+}

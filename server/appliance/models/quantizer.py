@@ -26,11 +26,9 @@ from appliance.engine.native.stored_tensors import map_tensor
 from appliance.engine.runners import quality
 from appliance.engine.runners.sizing import BLOCK_SIZE, choose_threads
 from appliance.errors import ModelRefused, SettingsError
-from appliance.machine import available_cores
 from appliance.models.directory import ModelDirectory, open_model
 from appliance.models.directory.lock import LOCK_FILE, find_lock
 from appliance.models.identity import hash_model
-from appliance.models.plan import load_kernels
 from appliance.text.tokenizer import Tokenizer
 
 if TYPE_CHECKING:
@@ -39,7 +37,7 @@ if TYPE_CHECKING:
     from appliance.engine.model.config import ModelConfig
     from appliance.engine.native.kernels.library import NativeLibrary
     from appliance.models.hashing import FileHasher
-    from appliance.settings import Settings
+    from appliance.models.machine import Machine
 
     Progress = Callable[[int, int], None]
 
@@ -162,14 +160,16 @@ class Quantizer:
         )
 
 
-def build_quantizer(settings: Settings, hasher: FileHasher, progress: Progress) -> Quantizer:
-    library, reason = load_kernels(settings)
+def build_quantizer(
+    machine: Machine, threads: int | None, hasher: FileHasher, progress: Progress
+) -> Quantizer:
+    library, reason = machine.kernels()
     if library is None:
         raise SettingsError(f"Quantizing needs the native kernels, and {reason}. Install gcc.")
     return Quantizer(
         library=library,
-        num_threads=choose_threads(settings.threads, available_cores()),
-        cache_dir=settings.cache_dir,
+        num_threads=choose_threads(threads, machine.num_cores),
+        cache_dir=machine.cache_dir,
         hasher=hasher,
         progress=progress,
     )

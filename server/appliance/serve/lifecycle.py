@@ -11,7 +11,7 @@ import signal
 import socket
 import sys
 import threading
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from contextvars import Context
 from dataclasses import dataclass
 from types import FrameType
@@ -53,6 +53,7 @@ class Answering:
 
     engine: DrainableEngine
     probe: Callable[[], Awaitable[object]]
+    then: Callable[[], Coroutine[None, None, None]] | None = None  # work for as long as we serve
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -109,6 +110,7 @@ class ApplianceServer(uvicorn.Server):
         self._ports: set[int] = set()
         self._tasks: set[asyncio.Task[None]] = set()
         self._loading: asyncio.Task[None] | None = None
+        self._then: asyncio.Task[None] | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
 
     def run(self, sockets: list[socket.socket] | None = None) -> None:
@@ -152,6 +154,8 @@ class ApplianceServer(uvicorn.Server):
         else:
             self._engine = answering.engine
             self._state.is_stalled = self._is_stalled
+            if answering.then is not None:
+                self._then = self._spawn(answering.then())
             await self._watch(answering)
 
     def _abandon(self, exit_code: int) -> None:
@@ -198,6 +202,8 @@ class ApplianceServer(uvicorn.Server):
                 self._loading.cancel()
         else:
             await asyncio.sleep(self._timing.delay_s)
+            if self._then is not None:
+                self._then.cancel()
             await self._finish_answers(self._engine)
             await in_daemon_thread(self._engine.stop)
         self.should_exit = True

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import re
-from dataclasses import fields
 from typing import TYPE_CHECKING
 
 from appliance.errors import SettingsError
-from appliance.settings import PREFIX, Settings, parse_setting
+from appliance.models.options import ALIASES, KNOWN
+from appliance.settings import PREFIX, parse_setting
 from appliance_release.manifests.kubernetes_manifest import (
     mapping,
     number,
@@ -116,13 +116,13 @@ def check_drain(pod: PodTemplate) -> Iterator[Finding]:
 
 
 def check_settings(pod: PodTemplate) -> Iterator[Finding]:
-    known = {field.name for field in fields(Settings)}
     for path, container in pod.containers():
         for index, variable in enumerate(sequence(container.get("env"))):
             name, value = str(mapping(variable).get("name")), mapping(variable).get("value")
             field = name.removeprefix(PREFIX).lower()
+            field = ALIASES.get(field, field)
             where = (*path, "env", index, "value")
-            if name.startswith(PREFIX) and field not in known:
+            if name.startswith(PREFIX) and field not in KNOWN:
                 yield pod.finding(
                     (*path, "env", index, "name"),
                     "the server has no such setting and would not start.",
@@ -152,7 +152,7 @@ def _check_value(
         yield pod.finding(where, "values of variables are strings.", f'Write "{value}".')
         return
     try:
-        parse_setting(name, field, value)
+        parse_setting(name, KNOWN[field], value)
     except SettingsError as error:
         yield pod.finding(where, f"the server would not start: {error.message}", "Correct it.")
 
@@ -231,7 +231,7 @@ def _setting(container: Container, field: str) -> float | None:
     """Returns the number that the server will use; None if only the cluster knows."""
     value = _variable(container, field)
     if value is None:
-        return float(getattr(Settings(), field))
+        return float(str(KNOWN[field].default))
     return number(value)
 
 

@@ -2,33 +2,43 @@
 
 from __future__ import annotations
 
-from dataclasses import fields
 from pathlib import Path
 
 import pytest
 
 from appliance.cli.main import build_parser, main
 from appliance.cli.serve import GROUPS, given, server_variables
-from appliance.settings import Settings, load_settings
+from appliance.models.options import KNOWN, Configuration, ModelOptions, load_configuration
+from appliance.settings import Settings
+
+
+def configuration_of(*flags: str, **environ: str) -> Configuration:
+    arguments = build_parser().parse_args(["serve", *flags])
+    models = arguments.model_path or ()
+    return load_configuration(server_variables(environ), given(arguments), models)
 
 
 def settings_of(*flags: str, **environ: str) -> Settings:
-    arguments = build_parser().parse_args(["serve", *flags])
-    return load_settings(server_variables(environ), **given(arguments))
+    return configuration_of(*flags, **environ).settings
+
+
+def model_of(*flags: str, **environ: str) -> ModelOptions:
+    [model] = configuration_of(*flags, **environ).models
+    return model
 
 
 def test_flags_become_settings_of_their_types() -> None:
     settings = settings_of(
         "--model", "some/dir", "--port", "0", "--queue-timeout-s", "1.5", "--allowed-hosts", "a,b"
     )
-    assert settings.model_path == Path("some/dir")
     assert settings.port == 0
-    assert settings.queue_timeout_s == 1.5
     assert settings.allowed_hosts == ("a", "b")
+    model = model_of("--model", "some/dir", "--queue-timeout-s", "1.5")
+    assert (model.model_path, model.queue_timeout_s) == (Path("some/dir"), 1.5)
 
 
 def test_the_long_name_of_model_works_too() -> None:
-    assert settings_of("--model-path", "d").model_path == Path("d")
+    assert model_of("--model-path", "d").model_path == Path("d")
 
 
 def test_a_flag_wins_over_its_variable() -> None:
@@ -36,7 +46,7 @@ def test_a_flag_wins_over_its_variable() -> None:
 
 
 def test_a_variable_sets_what_no_flag_names() -> None:
-    assert settings_of("--port", "1", APPLIANCE_MAX_QUEUED="7").max_queued == 7
+    assert model_of("--port", "1", APPLIANCE_MAX_QUEUED="7").max_queued == 7
 
 
 def test_the_variables_of_the_chat_command_are_not_taken_for_settings() -> None:
@@ -45,7 +55,7 @@ def test_the_variables_of_the_chat_command_are_not_taken_for_settings() -> None:
 
 def test_the_groups_of_the_help_name_settings_that_exist() -> None:
     grouped = {name for names in GROUPS.values() for name in names}
-    assert grouped <= {field.name for field in fields(Settings)}
+    assert grouped <= set(KNOWN)
 
 
 @pytest.mark.parametrize(

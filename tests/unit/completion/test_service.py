@@ -87,7 +87,7 @@ class Bench:
             max_sequences=2,
             max_queued=max_queued,
             queue_timeout_s=30,
-            observer=self.metrics,
+            observer=self.metrics.observer("tiny"),
             clock=self.clock,
         )
         template = DIRECTORY.chat_template if has_template else None
@@ -167,7 +167,7 @@ def test_a_stop_string_ends_the_text_before_itself_and_frees_the_sequence() -> N
     assert completion.choices[0].finish_reason == "stop"
     bench.engine.step()
     assert bench.engine.num_used_blocks == 0
-    assert 'appliance_finished_sequences_total{reason="stop"} 1.0' in bench.series()
+    assert 'appliance_finished_sequences_total{model="tiny",reason="stop"} 1.0' in bench.series()
 
 
 def test_the_smaller_of_both_limits_counts() -> None:
@@ -438,7 +438,10 @@ def test_closing_a_stream_frees_all_of_its_sequences() -> None:
         stream.close()
         bench.engine.step()
         assert bench.engine.num_used_blocks == 0
-        assert 'appliance_finished_sequences_total{reason="cancelled"} 2.0' in bench.series()
+        assert (
+            'appliance_finished_sequences_total{model="tiny",reason="cancelled"} 2.0'
+            in bench.series()
+        )
 
     asyncio.run(leave())
 

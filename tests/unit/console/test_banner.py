@@ -9,16 +9,13 @@ from dataclasses import replace
 
 import pytest
 
-from appliance.console.banner import Running, banner, url_of
+from appliance.console.banner import Running, RunningModel, banner, url_of
 from appliance.console.ink import Ink
 
 PLAIN = Ink(is_coloured=False)
 EVERY_INTERFACE = "0.0.0.0"  # noqa: S104 - named, not bound
-RUNNING = Running(
-    version="0.1.0",
-    host="127.0.0.1",
-    port=8000,
-    model="embedded",
+MODEL = RunningModel(
+    name="embedded",
     num_parameters=7_934_000,
     weight_bytes=15_868_000,
     dtype="bfloat16",
@@ -31,8 +28,13 @@ RUNNING = Running(
         "template": None,
         "server": "7c5e8f3a0b61",
     },
-    start_time_s=0.84,
 )
+RUNNING = Running(version="0.1.0", host="127.0.0.1", port=8000, models=(MODEL,), start_time_s=0.84)
+
+
+def running(**changes: object) -> Running:
+    """Serving one model that differs from MODEL."""
+    return replace(RUNNING, models=(replace(MODEL, **changes),))  # type: ignore[arg-type]
 
 
 class Terminal(io.StringIO):
@@ -67,28 +69,58 @@ curl http://127.0.0.1:8000/generate -H 'Content-Type: application/json' \\
     )
 
 
-def test_it_fits_80_columns_whatever_the_model_is_called() -> None:
-    running = replace(
-        RUNNING,
-        model="m" * 200,
-        generation="g" * 200,
-        host=EVERY_INTERFACE,
-        port=65535,
+def test_it_fits_80_columns_whatever_the_models_are_called() -> None:
+    long = replace(
+        MODEL,
+        name="m" * 200,
         weight_bytes=123_400_000_000,
         max_context_tokens=10_000_000,
         wanted_context_tokens=10_485_760,
     )
-    assert max(map(len, banner(running, PLAIN).splitlines())) <= 80
+    unloaded = RunningModel(name="u" * 200, note="loaded at its first use")
+    text = banner(
+        replace(
+            RUNNING,
+            models=(long, unloaded),
+            generation="g" * 200,
+            host=EVERY_INTERFACE,
+            port=65535,
+        ),
+        PLAIN,
+    )
+    assert max(map(len, text.splitlines())) <= 80
+
+
+def test_it_lists_several_models_each_with_its_hashes() -> None:
+    other = replace(
+        MODEL, name="big", dtype="int8", hashes={"weights": "1" * 12, "server": "2" * 12}
+    )
+    later = RunningModel(name="later", note="loaded at its first use")
+    lines = banner(replace(RUNNING, models=(MODEL, other, later)), PLAIN).splitlines()
+    assert lines[5:17] == [
+        "  model       embedded, 7.9 million parameters, 16 MB",
+        "  computing   bfloat16 on cpu, 2 threads, torch runner",
+        "  model       big, 7.9 million parameters, 16 MB",
+        "  computing   int8 weights on cpu, 2 threads, torch runner",
+        "  model       later, loaded at its first use",
+        "  generation  none: not started from an environment",
+        "  hashes of   embedded",
+        "              weights   4be1d9a0c7f2    tokenizer 90b7c3215e8d",
+        "              template  none            server    7c5e8f3a0b61",
+        "  hashes of   big",
+        "              weights   111111111111    server    222222222222",
+        "",
+    ]
 
 
 def test_it_says_when_a_context_was_shortened() -> None:
-    running = replace(RUNNING, max_context_tokens=45_056, wanted_context_tokens=131_072)
-    assert "  context     45,056 tokens, not 131,072: " in banner(running, PLAIN)
+    text = banner(running(max_context_tokens=45_056, wanted_context_tokens=131_072), PLAIN)
+    assert "  context     45,056 tokens, not 131,072: " in text
 
 
-def test_it_says_how_many_bits_weights_have_and_why_an_engine_was_not_taken() -> None:
-    running = replace(RUNNING, dtype="int8", note="not native: there is no C compiler")
-    lines = banner(running, PLAIN).splitlines()
+def test_it_says_how_many_bits_weights_have_and_why_a_runner_was_not_taken() -> None:
+    text = banner(running(dtype="int8", note="not native: there is no C compiler"), PLAIN)
+    lines = text.splitlines()
     index = lines.index("  computing   int8 weights on cpu, 2 threads, torch runner")
     assert lines[index + 1] == "              not native: there is no C compiler"
 
@@ -106,7 +138,7 @@ def test_another_port_is_named_to_the_chat_command() -> None:
 
 
 def test_a_model_name_cannot_send_escape_sequences_to_the_terminal() -> None:
-    assert "\x1b" not in banner(replace(RUNNING, model="a\x1b[2Jb"), PLAIN)
+    assert "\x1b" not in banner(running(name="a\x1b[2Jb"), PLAIN)
 
 
 def test_colour_changes_no_text() -> None:

@@ -1,4 +1,4 @@
-"""Which engine computes a model: what auto chooses, what is refused, and without which imports."""
+"""Which runner computes a model: what auto chooses, what is refused, and without which imports."""
 
 from __future__ import annotations
 
@@ -10,18 +10,18 @@ from pathlib import Path
 
 import pytest
 
-from appliance.engine.native.kernels.build import Found, find_compiler, load_library
-from appliance.engine.native.kernels.library import KEY_TILE, NativeLibrary
+from appliance.engine.native.kernels.library import KEY_TILE
 from appliance.engine.runners.sizing import BLOCK_SIZE
 from appliance.errors import ModelRefused, SettingsError
 from appliance.metrics import Metrics
-from appliance.models import plan as placement
 from appliance.models.directory import ModelDirectory, open_model
 from appliance.models.hashing import FileHasher
-from appliance.models.plan import Place, build_demand, choose_place
-from appliance.serve.wiring import load_model
-from appliance.settings import Settings
+from appliance.models.loading import Loaded, load_model
+from appliance.models.machine import Machine, ThisMachine
+from appliance.models.options import ModelOptions, load_configuration
+from appliance.models.plan import build_demand, plan_runner
 from tests.kernel_cache import KERNEL_CACHE
+from tests.machines import FakeMachine, built_library
 from tests.model_factory import write_model
 
 
@@ -30,149 +30,146 @@ def model(tmp_path: Path) -> ModelDirectory:
     return open_model(write_model(tmp_path / "m"))
 
 
-def library() -> NativeLibrary:
-    found = load_library(KERNEL_CACHE)
-    if find_compiler() is None:
-        pytest.skip(found.reason)
-    assert found.library is not None, found.reason
-    return found.library
-
-
 @pytest.fixture
-def kernels(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Kernels that were built before."""
-    found = Found(library(), "made for the tests")
-    monkeypatch.setattr("appliance.engine.native.kernels.build.load_library", lambda _: found)
+def machine() -> FakeMachine:
+    return FakeMachine(library=built_library())
 
 
-def install_only(monkeypatch: pytest.MonkeyPatch, *modules: str) -> None:
-    monkeypatch.setattr(placement, "is_installed", lambda name: name in modules)
+def load(options: ModelOptions, model: ModelDirectory, machine: Machine | None = None) -> Loaded:
+    plan = plan_runner(options, model, machine or ThisMachine(KERNEL_CACHE))
+    return load_model(plan, FileHasher(), Metrics().observer("m"))
 
 
-@pytest.fixture
-def everything(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A whole installation, without a CUDA device: for choices that compute nothing."""
-    install_only(monkeypatch, "torch", "transformers")
-    monkeypatch.setattr(placement, "cuda_memory_bytes", lambda: None)
+def test_auto_is_the_native_runner_for_a_model_it_knows(
+    model: ModelDirectory, machine: FakeMachine
+) -> None:
+    plan = plan_runner(ModelOptions(), model, machine)
+    assert (plan.runner, plan.device, plan.dtype) == ("native", "cpu", "bfloat16")
+    assert plan.note is None
 
 
-@pytest.mark.usefixtures("kernels")
-def test_auto_is_the_native_engine_for_a_model_it_knows(model: ModelDirectory) -> None:
-    place = choose_place(Settings(), model)
-    assert (place.engine, place.device, place.dtype) == ("native", "cpu", "bfloat16")
-    assert place.note is None
-
-
-@pytest.mark.usefixtures("kernels", "everything")
 @pytest.mark.parametrize(
-    ("settings", "engine"),
+    ("options", "runner"),
     [
-        (Settings(engine="torch"), "torch"),
-        (Settings(engine="transformers"), "transformers"),
-        (Settings(dtype="float32"), "torch"),
-        (Settings(quantization="int4"), "native"),
+        (ModelOptions(runner="torch"), "torch"),
+        (ModelOptions(runner="transformers"), "transformers"),
+        (ModelOptions(dtype="float32"), "torch"),
+        (ModelOptions(quantization="int4"), "native"),
     ],
 )
-def test_what_the_settings_name_decides(
-    settings: Settings, engine: str, model: ModelDirectory
+def test_what_the_options_name_decides(
+    options: ModelOptions, runner: str, model: ModelDirectory, machine: FakeMachine
 ) -> None:
-    assert choose_place(settings, model).engine == engine
+    assert plan_runner(options, model, machine).runner == runner
 
 
-@pytest.mark.usefixtures("everything")
-def test_auto_is_transformers_for_a_model_that_we_do_not_know(model: ModelDirectory) -> None:
-    assert choose_place(Settings(), replace(model, native=None)).engine == "transformers"
+def test_a_model_of_another_family_is_for_transformers(
+    model: ModelDirectory, machine: FakeMachine
+) -> None:
+    plan = plan_runner(ModelOptions(), replace(model, native=None), machine)
+    assert plan.runner == "transformers"
 
 
-@pytest.mark.usefixtures("everything")
 def test_without_kernels_auto_is_torch_and_the_banner_says_why(
     model: ModelDirectory, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
-    place = choose_place(Settings(cache_dir=tmp_path), model)
-    assert place.engine == "torch"
-    assert place.note == "not native: there is no C compiler on the PATH (cc, gcc or clang)"
+    machine = FakeMachine(reason=ThisMachine(tmp_path).kernels()[1])
+    plan = plan_runner(ModelOptions(), model, machine)
+    assert plan.runner == "torch"
+    assert plan.note == "not native: there is no C compiler on the PATH (cc, gcc or clang)"
 
 
-@pytest.mark.usefixtures("kernels", "everything")
 def test_on_a_cpu_without_fast_code_auto_is_torch_if_it_is_there(
-    model: ModelDirectory, monkeypatch: pytest.MonkeyPatch
+    model: ModelDirectory, machine: FakeMachine
 ) -> None:
-    native, best = library(), library().variant
+    native = built_library()
+    best = native.variant
     native.choose_variant("scalar")
     try:
-        assert choose_place(Settings(), model).note is not None
-        install_only(monkeypatch)
-        assert choose_place(Settings(), model).engine == "native"
+        assert plan_runner(ModelOptions(), model, machine).note is not None
+        lean = replace(machine, installed=())
+        assert plan_runner(ModelOptions(), model, lean).runner == "native"
     finally:
         native.choose_variant(best)
 
 
-@pytest.mark.usefixtures("kernels", "everything")
 def test_a_device_that_torch_finds_is_preferred_and_asked_for_only_with_a_driver(
-    model: ModelDirectory, monkeypatch: pytest.MonkeyPatch
+    model: ModelDirectory, machine: FakeMachine
 ) -> None:
-    monkeypatch.setattr(placement, "cuda_memory_bytes", lambda: 2**30)
-    assert choose_place(Settings(device="cpu"), model).engine == "native"
-    monkeypatch.setattr(placement, "has_accelerator_driver", lambda: False)
-    assert choose_place(Settings(), model).engine == "native"
-    monkeypatch.setattr(placement, "has_accelerator_driver", lambda: True)
-    place = choose_place(Settings(), model)
-    assert (place.engine, place.device, place.free_bytes) == ("torch", "cuda:0", 2**30)
+    with_device = replace(machine, cuda_bytes=2**30)
+    assert plan_runner(ModelOptions(device="cpu"), model, with_device).runner == "native"
+    assert plan_runner(ModelOptions(), model, with_device).runner == "native"
+    plan = plan_runner(ModelOptions(), model, replace(with_device, has_driver=True))
+    assert (plan.runner, plan.device, plan.free_bytes) == ("torch", "cuda:0", 2**30)
 
 
-@pytest.mark.parametrize(
-    ("settings", "missing"),
-    [(Settings(engine="torch"), "torch"), (Settings(engine="transformers"), "transformers")],
-)
-def test_an_engine_whose_library_is_not_installed_is_refused_with_the_way_out(
-    settings: Settings, missing: str, model: ModelDirectory, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("missing", ["torch", "transformers"])
+def test_a_runner_whose_library_is_not_installed_is_refused_with_the_way_out(
+    missing: str, model: ModelDirectory
 ) -> None:
-    install_only(monkeypatch, *({"torch", "transformers"} - {missing}))
+    machine = FakeMachine(installed=tuple({"torch", "transformers"} - {missing}))
     with pytest.raises(SettingsError, match=f"needs {missing}, which is not installed here"):
-        choose_place(settings, model)
+        plan_runner(ModelOptions(runner=missing), model, machine)
 
 
-def test_without_kernels_and_torch_the_error_says_both(
-    model: ModelDirectory, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    monkeypatch.setenv("PATH", str(tmp_path))
-    install_only(monkeypatch)
+def test_without_kernels_and_torch_the_error_says_both(model: ModelDirectory) -> None:
+    machine = FakeMachine(reason="there is no C compiler", installed=())
     with pytest.raises(SettingsError, match=r"no C compiler.* needs torch, which is not installed"):
-        choose_place(Settings(), model)
+        plan_runner(ModelOptions(), model, machine)
 
 
-def test_a_model_for_transformers_is_sized_by_memory_too(tmp_path: Path) -> None:
-    model = open_model(write_model(tmp_path / "m"))
-    place = Place(
-        engine="transformers", device="cpu", dtype="float32", num_threads=1, free_bytes=None
-    )
-    native = build_demand(Settings(), model, place)
-    plain = build_demand(Settings(), replace(model, native=None), place)
+def test_a_model_for_transformers_is_sized_by_memory_too(model: ModelDirectory) -> None:
+    native = build_demand(ModelOptions(), model, None, "float32", "none")
+    plain = build_demand(ModelOptions(), replace(model, native=None), None, "float32", "none")
     assert plain.num_cache_values == native.num_cache_values
 
 
-@pytest.mark.usefixtures("everything")
 def test_a_cache_beyond_the_machine_ends_a_load_with_one_sentence(tmp_path: Path) -> None:
-    settings = Settings(engine="torch", kv_cache_tokens=10**9, device="cpu")
+    options = ModelOptions(runner="torch", kv_cache_tokens=10**9, device="cpu")
     model = open_model(write_model(tmp_path / "m", hidden_size=1024))
     with pytest.raises(SettingsError, match="--kv-cache-tokens is 1000000000"):
-        load_model(settings, model, FileHasher(), Metrics())
+        load(options, model, FakeMachine())
+
+
+def test_what_other_models_were_promised_is_not_free(model: ModelDirectory) -> None:
+    machine = FakeMachine(free_bytes=10_000_000)
+    alone = plan_runner(ModelOptions(runner="torch"), model, machine)
+    beside = plan_runner(ModelOptions(runner="torch"), model, machine, taken_bytes=9_000_000)
+    assert (alone.free_bytes, beside.free_bytes) == (10_000_000, 1_000_000)
+    assert beside.size.cache_tokens < alone.size.cache_tokens
+
+
+def test_the_cache_may_take_the_share_of_memory_that_the_options_say(
+    model: ModelDirectory,
+) -> None:
+    machine = FakeMachine(free_bytes=10_000_000)
+    tokens = [
+        plan_runner(
+            ModelOptions(runner="torch", cache_share=share), model, machine
+        ).size.cache_tokens
+        for share in (0.1, 0.2)
+    ]
+    assert tokens[1] == pytest.approx(2 * tokens[0], rel=0.05)
 
 
 def test_by_default_a_start_needs_neither_torch_nor_transformers(tmp_path: Path) -> None:
     """In a process of its own, as this one has both already."""
-    (tmp_path / "kernels").symlink_to(library().path.parent)
+    (tmp_path / "kernels").symlink_to(built_library().path.parent)
     script = """
 import sys
 from pathlib import Path
 from appliance.models.hashing import FileHasher
 from appliance.metrics import Metrics
 from appliance.models.directory import open_model
-from appliance.settings import Settings
-from appliance.serve.wiring import load_model
-settings = Settings(cache_dir=Path(sys.argv[1]), device="cpu", threads=1, quantization="int8")
-loaded = load_model(settings, open_model(Path(sys.argv[2])), FileHasher(), Metrics())
+from appliance.models.loading import load_model
+from appliance.models.machine import ThisMachine
+from appliance.models.options import ModelOptions, load_configuration
+from appliance.models.plan import plan_runner
+import appliance.serve.wiring
+options = ModelOptions(device="cpu", threads=1, quantization="int8")
+plan = plan_runner(options, open_model(Path(sys.argv[2])), ThisMachine(Path(sys.argv[1])))
+loaded = load_model(plan, FileHasher(), Metrics().observer("m"))
 loaded.engine.stop()
 print(loaded.identity.engine, loaded.identity.dtype, loaded.identity.device)
 print([name for name in ("torch", "transformers") if name in sys.modules])
@@ -186,7 +183,6 @@ print([name for name in ("torch", "transformers") if name in sys.modules])
     assert result.stdout.splitlines() == ["native int8 cpu", "[]"], result.stderr
 
 
-@pytest.mark.usefixtures("kernels")
 @pytest.mark.parametrize("quantization", ["none", "int8", "int4"])
 @pytest.mark.parametrize("is_tied", [False, True])
 def test_the_cache_is_sized_by_what_the_native_engine_s_weights_really_take(
@@ -194,38 +190,36 @@ def test_the_cache_is_sized_by_what_the_native_engine_s_weights_really_take(
 ) -> None:
     """Where the vocabulary is large they take twice what the parameters' bits alone would say."""
     model = open_model(write_model(tmp_path / "m", tie_word_embeddings=is_tied))
-    settings = Settings(engine="native", quantization=quantization, threads=1)
-    place = choose_place(settings, model)
-    demand = build_demand(settings, model, place)
-    loaded = load_model(settings, model, FileHasher(), Metrics())
+    options = ModelOptions(runner="native", quantization=quantization, threads=1)
+    plan = plan_runner(options, model, FakeMachine(library=built_library()))
+    loaded = load(options, model)
     loaded.engine.stop()
-    others = loaded.runner.weight_bytes - demand.weight_bytes
+    others = loaded.runner.weight_bytes - plan.demand.weight_bytes
     assert 0 <= others < 0.05 * loaded.runner.weight_bytes  # norms, rotary frequencies
 
 
 def load_native(path: Path, **changes: object) -> None:
-    settings = replace(Settings(engine="native"), **changes)  # type: ignore[arg-type]
-    load_model(settings, open_model(path), FileHasher(), Metrics())
+    options = replace(ModelOptions(runner="native"), **changes)  # type: ignore[arg-type]
+    load(options, open_model(path))
 
 
-@pytest.mark.usefixtures("kernels")
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        ({"device": "cuda"}, "--device is cuda .* Use --engine torch, or --device cpu"),
-        ({"dtype": "float32"}, "--dtype is float32 .* Use --engine torch, or --dtype bfloat16"),
+        ({"device": "cuda"}, "--device is cuda .* Use --runner torch, or --device cpu"),
+        ({"dtype": "float32"}, "--dtype is float32 .* Use --runner torch, or --dtype bfloat16"),
         ({"kv_cache_tokens": 10**9}, "--kv-cache-tokens is 1000000000"),
         (
-            {"engine": "auto", "quantization": "int8", "dtype": "float32"},
+            {"runner": "auto", "quantization": "int8", "dtype": "float32"},
             "--dtype is float32 and --quantization is int8.* Use --quantization none",
         ),
         (
-            {"engine": "torch", "quantization": "int4"},
-            "--quantization is int4 and --engine is torch.* Use --engine native, or --quant",
+            {"runner": "torch", "quantization": "int4"},
+            "--quantization is int4 and --runner is torch.* Use --runner native, or --quant",
         ),
         (
-            {"engine": "transformers", "quantization": "int8"},
-            "--engine is transformers, which has no quantized weights",
+            {"runner": "transformers", "quantization": "int8"},
+            "--runner is transformers, which has no quantized weights",
         ),
     ],
 )
@@ -238,8 +232,8 @@ def test_what_the_native_engine_cannot_do_is_refused_by_name(
 
 def test_the_native_engine_refuses_a_model_of_another_family(tmp_path: Path) -> None:
     model = replace(open_model(write_model(tmp_path / "m")), native=None)
-    with pytest.raises(ModelRefused, match=r"The native engine .* --engine transformers"):
-        load_model(Settings(engine="native"), model, FileHasher(), Metrics())
+    with pytest.raises(ModelRefused, match=r"The native runner .* --runner transformers"):
+        load(ModelOptions(runner="native"), model)
 
 
 def test_without_a_compiler_the_native_engine_says_what_to_install(
@@ -247,14 +241,27 @@ def test_without_a_compiler_the_native_engine_says_what_to_install(
 ) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(SettingsError, match=r"no C compiler .* Install gcc or clang, or use"):
-        load_native(write_model(tmp_path / "m"), cache_dir=tmp_path)
+        load(
+            ModelOptions(runner="native"),
+            open_model(write_model(tmp_path / "m")),
+            ThisMachine(tmp_path),
+        )
 
 
-@pytest.mark.usefixtures("kernels")
 def test_the_native_engine_keeps_two_bytes_an_element_whatever_is_stored(tmp_path: Path) -> None:
     model = open_model(write_model(tmp_path / "m", dtype="F32"))
-    place = choose_place(Settings(engine="native"), model)
-    assert (place.device, place.dtype) == ("cpu", "bfloat16")
-    demand = build_demand(Settings(engine="native"), model, place)
-    assert demand.token_bytes == 2 * demand.num_cache_values
+    plan = plan_runner(ModelOptions(runner="native"), model, FakeMachine(library=built_library()))
+    assert (plan.device, plan.dtype) == ("cpu", "bfloat16")
+    assert plan.demand.token_bytes == 2 * plan.demand.num_cache_values
     assert BLOCK_SIZE % KEY_TILE == 0
+
+
+def test_an_option_is_named_as_it_was_written(model: ModelDirectory) -> None:
+    [_, small] = load_configuration(
+        {}, {"runner": "torch"}, ["embedded", "small=DIR,quantization=int8"]
+    ).models
+    with pytest.raises(SettingsError) as refusal:
+        plan_runner(small, model, FakeMachine())
+    assert str(refusal.value).startswith(
+        "--model small=DIR: quantization is int8 and --runner is torch, which has no quantized"
+    )

@@ -14,12 +14,14 @@ from appliance.cli.main import main
 from appliance.errors import ModelRefused, SettingsError
 from appliance.models.directory import open_model
 from appliance.models.hashing import FileHasher
-from appliance.models.plan import choose_place
+from appliance.models.machine import ThisMachine
+from appliance.models.options import ModelOptions
+from appliance.models.plan import plan_runner
 from appliance.models.quantizer import Quantizer, build_quantizer
-from appliance.settings import Settings
 from tests.engine.native_harness import BLOCK_SIZE, native_runner
 from tests.engine.runner_harness import Sequences, random_tokens, run_chunks
 from tests.kernel_cache import KERNEL_CACHE
+from tests.machines import FakeMachine
 from tests.model_factory import (
     change_json,
     model_config,
@@ -43,8 +45,8 @@ def original(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def quantizer() -> Quantizer:
-    settings = Settings(cache_dir=KERNEL_CACHE, threads=1)
-    return build_quantizer(settings, FileHasher(), lambda done, total: None)
+    machine = ThisMachine(KERNEL_CACHE)
+    return build_quantizer(machine, 1, FileHasher(), lambda done, total: None)
 
 
 def quantized(quantizer: Quantizer, path: Path, to: str = "int8") -> Path:
@@ -111,27 +113,33 @@ def test_the_lock_keeps_the_licence_of_the_originals(original: Path, quantizer: 
 
 
 @pytest.mark.parametrize(
-    ("settings", "words"),
+    ("options", "words"),
     [
-        (Settings(engine="torch"), "stored as int8 and --engine is torch.* or the original model"),
-        (Settings(engine="transformers"), "stored as int8 and --engine is transformers"),
-        (Settings(device="cuda"), "--device is cuda and the model is stored as int8"),
-        (Settings(dtype="float32"), "--dtype is float32 and the model is stored as int8"),
-        (Settings(quantization="int4"), "--quantization is int4 and the model is stored as int8"),
+        (
+            ModelOptions(runner="torch"),
+            "stored as int8 and --runner is torch.* or the original model",
+        ),
+        (ModelOptions(runner="transformers"), "stored as int8 and --runner is transformers"),
+        (ModelOptions(device="cuda"), "--device is cuda and the model is stored as int8"),
+        (ModelOptions(dtype="float32"), "--dtype is float32 and the model is stored as int8"),
+        (
+            ModelOptions(quantization="int4"),
+            "--quantization is int4 and the model is stored as int8",
+        ),
     ],
 )
 def test_settings_that_quantized_weights_cannot_follow_are_refused(
-    settings: Settings, words: str, original: Path, quantizer: Quantizer
+    options: ModelOptions, words: str, original: Path, quantizer: Quantizer
 ) -> None:
     model = open_model(quantized(quantizer, original))
     with pytest.raises(SettingsError, match=words):
-        choose_place(settings, model)
+        plan_runner(options, model, FakeMachine())
 
 
 def test_it_is_served_natively_without_being_told(original: Path, quantizer: Quantizer) -> None:
     model = open_model(quantized(quantizer, original))
-    place = choose_place(Settings(cache_dir=KERNEL_CACHE), model)
-    assert (place.engine, place.quantization) == ("native", "int8")
+    plan = plan_runner(ModelOptions(), model, ThisMachine(KERNEL_CACHE))
+    assert (plan.runner, plan.quantization) == ("native", "int8")
 
 
 def drop_scales(out: Path) -> None:

@@ -12,14 +12,17 @@ from appliance.errors import StartupError
 from appliance.metrics import Metrics
 from appliance.models.directory import open_model
 from appliance.models.hashing import FileHasher
-from appliance.serve.wiring import load_model, try_out
-from appliance.settings import Settings
+from appliance.models.loading import load_model, try_out
+from appliance.models.machine import ThisMachine
+from appliance.models.options import ModelOptions
+from appliance.models.plan import plan_runner
 from tests.model_factory import model_config, random_weights, write_model, write_weights
 
 
 def load_and_try(path: Path) -> None:
-    settings = Settings(engine="torch", device="cpu", threads=1)
-    loaded = load_model(settings, open_model(path), FileHasher(), Metrics())
+    options = ModelOptions(runner="torch", device="cpu", threads=1)
+    plan = plan_runner(options, open_model(path), ThisMachine())
+    loaded = load_model(plan, FileHasher(), Metrics().observer("m"))
     try:
         asyncio.run(try_out(loaded.service))
     finally:

@@ -12,7 +12,6 @@ BLOCK_SIZE = 16  # the native kernels read keys and values in tiles of as many t
 DEFAULT_CONTEXT_TOKENS = 2048  # for a model that names no limit
 ELEMENT_BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
 
-CACHE_SHARE_OF_MEMORY = 0.25
 CACHE_BYTES_IF_UNKNOWN = 2**30  # where the system does not tell its memory
 MIN_CACHE_TOKENS = 64
 
@@ -64,14 +63,14 @@ class Size:
         return -(-self.cache_tokens // BLOCK_SIZE)
 
 
-def fit(demand: Demand, free_bytes: int | None) -> Size:
+def fit(demand: Demand, free_bytes: int | None, cache_share: float = 0.25) -> Size:
     """All contexts, or what a share of the memory allows; `free_bytes` is before the weights."""
     context = demand.context_tokens
     if demand.kv_cache_tokens is not None:
         return Size(context_tokens=context, cache_tokens=demand.kv_cache_tokens)
     room = CACHE_BYTES_IF_UNKNOWN
     if free_bytes is not None:
-        room = int(max(free_bytes - demand.weight_bytes, 0) * CACHE_SHARE_OF_MEMORY)
+        room = int(max(free_bytes - demand.weight_bytes, 0) * cache_share)
     fitting = max(room // demand.token_bytes // BLOCK_SIZE * BLOCK_SIZE, MIN_CACHE_TOKENS)
     if fitting < context:
         return Size(context_tokens=fitting, cache_tokens=fitting, wanted_tokens=context)
@@ -82,13 +81,13 @@ def weight_bytes(num_parameters: int, dtype: str) -> int:
     return num_parameters * ELEMENT_BYTES[dtype]
 
 
-def check_room(demand: Demand, free_bytes: int | None) -> None:
+def check_room(demand: Demand, free_bytes: int | None, option: str = "--kv-cache-tokens") -> None:
     """Refuse a cache that is taken at once and larger than all there is."""
     size_bytes = (demand.kv_cache_tokens or 0) * demand.token_bytes
     if free_bytes is not None and size_bytes > free_bytes:
         most = free_bytes // demand.token_bytes
         raise SettingsError(
-            f"--kv-cache-tokens is {demand.kv_cache_tokens}, which takes {size_bytes / 1e9:.1f} GB;"
+            f"{option} is {demand.kv_cache_tokens}, which takes {size_bytes / 1e9:.1f} GB;"
             f" {free_bytes / 1e9:.1f} GB are free, enough for {most} tokens and no weights."
         )
 
@@ -115,21 +114,21 @@ def _count(config: Mapping[str, object], names: tuple[str, ...]) -> int | None:
     return None
 
 
-def choose_device(wanted: str, *, has_cuda: bool) -> str:
+def choose_device(wanted: str, option: str = "--device", *, has_cuda: bool) -> str:
     if wanted == "cuda" and not has_cuda:
         raise SettingsError(
-            "--device is cuda and torch finds no CUDA device. Install the CUDA lock with "
-            "make serve GPU=1 and check the driver with nvidia-smi, or use --device cpu."
+            f"{option} is cuda and torch finds no CUDA device. Install the CUDA lock with "
+            f"make serve GPU=1 and check the driver with nvidia-smi, or use {option} cpu."
         )
     return "cuda:0" if has_cuda and wanted != "cpu" else "cpu"
 
 
-def choose_threads(wanted: int | None, num_cores: int) -> int:
+def choose_threads(wanted: int | None, num_cores: int, option: str = "--threads") -> int:
     """The wanted number, or the cores; torch crashes where the system refuses it a thread."""
     limit = max(num_cores * MAX_THREADS_PER_CORE, MAX_THREADS_ANYWHERE)
     if wanted is not None and wanted > limit:
         raise SettingsError(
-            f"--threads is {wanted}; with {num_cores} cores to run on it must be at most {limit}."
+            f"{option} is {wanted}; with {num_cores} cores to run on it must be at most {limit}."
         )
     return wanted or num_cores
 
