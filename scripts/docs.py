@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import argparse
 import ast
+import functools
 import json
 import re
 import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import Field
 from pathlib import Path
 from typing import Any
@@ -48,10 +49,23 @@ def main(argv: list[str] | None = None) -> int:
 
 def stale_pages(directory: Path = PAGES) -> Iterator[tuple[Path, str]]:
     """The pages that differ from what the code says, with their new text."""
-    for name, write in WRITERS.items():
-        path, text = directory / name, write()
+    for name, text in pages().items():
+        path = directory / name
         if not path.exists() or path.read_text(encoding="utf-8") != text:
             yield path, text
+
+
+@functools.cache
+def pages() -> dict[str, str]:
+    return {
+        "modules.md": modules(),
+        "settings.md": settings(),
+        "metrics.md": metrics(),
+        "routes.md": routes(),
+        "other-parameters.md": other_parameters(),
+        "errors.md": error_codes(),
+        "commands.md": commands(),
+    }
 
 
 def page(title: str, introduction: str, *sections: str) -> str:
@@ -273,16 +287,6 @@ def argument_row(action: argparse.Action) -> Iterator[tuple[str, str]]:
     shown = ", ".join(code(f"{name} {metavar}".strip()) for name in names)
     yield shown, (action.help or "").replace("\n", " ")
 
-
-WRITERS: dict[str, Callable[[], str]] = {
-    "modules.md": modules,
-    "settings.md": settings,
-    "metrics.md": metrics,
-    "routes.md": routes,
-    "other-parameters.md": other_parameters,
-    "errors.md": error_codes,
-    "commands.md": commands,
-}
 
 if __name__ == "__main__":
     sys.exit(main())

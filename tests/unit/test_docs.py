@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import functools
 import json
 import re
 from collections.abc import Iterator
@@ -136,6 +137,7 @@ def test_every_request_model_has_its_section_or_stands_among_the_objects() -> No
     assert {(words(row[0])[0], words(row[1])[0]) for row in found if words(row[0])} == fields_of
 
 
+@functools.cache
 def raised_codes() -> set[str]:
     """Every code that an error of ours can have, read from the source."""
     found = set(CODES.values())
