@@ -211,7 +211,7 @@ def test_a_list_that_leads_out_of_the_bundle_is_refused(
         manifest["files"] = {name: {"sha256": "a" * 64, "size": 1}}
         (bundle / "bundle.json").write_text(json.dumps(manifest))
         assert run("verify", bundle, *trust) == 4
-        assert "which is no plain path" in capsys.readouterr().err
+        assert "which is not a plain path" in capsys.readouterr().err
 
 
 def test_what_cannot_be_bundled_is_refused(
@@ -222,7 +222,7 @@ def test_what_cannot_be_bundled_is_refused(
     assert run("create", tmp_path / "none", "--key", key) == 2
     assert "would be empty" in capsys.readouterr().err
     assert run("create", tmp_path / "n1", "--model", PEBBLE, "--key", tmp_path / "no") == 4
-    assert "is no key file" in capsys.readouterr().err
+    assert "is not a key file" in capsys.readouterr().err
     lock = tmp_path / "far.lock.json"
     text = PEBBLE.read_text().replace('"../../server/appliance/embedded"', "null")
     lock.write_text(text.replace("d48ee1dbc6bc", "0" * 12))
@@ -230,7 +230,7 @@ def test_what_cannot_be_bundled_is_refused(
     assert run("create", tmp_path / "n2", "--model", lock, "--key", key) == 4
     assert f"appliance prefetch {lock}" in capsys.readouterr().err
     assert run("verify", tmp_path, "--trust", f"{key}.pub") == 4
-    assert "is no bundle" in capsys.readouterr().err
+    assert "is not a bundle" in capsys.readouterr().err
 
 
 def test_a_key_is_never_overwritten(
@@ -245,4 +245,4 @@ def test_a_private_key_is_no_key_to_trust(
     bundle: Path, key: Path, run: Run, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert run("verify", bundle, "--trust", key) == 4
-    assert "is no public Ed25519 key" in capsys.readouterr().err
+    assert "is not a public Ed25519 key" in capsys.readouterr().err

@@ -87,9 +87,7 @@ class BundleMaker:
         for path in self.store_paths:
             top = self.store.top_path(path) if self.store is not None else None
             if top is None:
-                raise ReleaseError(
-                    f"{path} is no path of the Nix store. Build it first: nix build."
-                )
+                raise ReleaseError(f"{path} is not in the Nix store. Build it first: nix build.")
             found.append(top)
         return sorted(set(found))
 

@@ -94,7 +94,7 @@ def write_manifest(
 def verify(directory: Path, trusted: Sequence[Path], hasher: FileHasher) -> Verdict:
     """Checks signature and files; raises ReleaseError only if there is no manifest."""
     if not (directory / MANIFEST).is_file():
-        raise ReleaseError(f"{directory} is no bundle: it has no {MANIFEST}.")
+        raise ReleaseError(f"{directory} is not a bundle: it has no {MANIFEST}.")
     content = read_bytes(directory / MANIFEST, max_bytes=MAX_MANIFEST_BYTES)
     manifest = _parse(content)
     return Verdict(
@@ -156,7 +156,7 @@ def _texts(value: object, pattern: re.Pattern[str]) -> tuple[str, ...]:
     entries = value if isinstance(value, list) else [None]
     for each in entries:
         if not isinstance(each, str) or not pattern.fullmatch(each):
-            raise ReleaseError(f"{MANIFEST} holds {repr(each)[:80]}, which is no plain path.")
+            raise ReleaseError(f"{MANIFEST} holds {repr(each)[:80]}, which is not a plain path.")
     return tuple(entries)
 
 
@@ -164,7 +164,7 @@ def _pinned(name: str, entry: object) -> PinnedFile:
     sha256 = entry.get("sha256") if isinstance(entry, dict) else None
     size = entry.get("size") if isinstance(entry, dict) else None
     if not _PLAIN_PATH.fullmatch(name):
-        raise ReleaseError(f"{MANIFEST} holds {name[:80]!r}, which is no plain path.")
+        raise ReleaseError(f"{MANIFEST} holds {name[:80]!r}, which is not a plain path.")
     if not is_sha256(sha256) or type(size) is not int:
         raise ReleaseError(f"{MANIFEST} holds {name[:80]!r} without sha256 and size.")
     return PinnedFile(sha256, size)

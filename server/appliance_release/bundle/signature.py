@@ -33,7 +33,7 @@ def make_key(path: Path) -> Path:
 def check_key(key: Path) -> None:
     """Raises ReleaseError if there is no key; called before long work, which needs it last."""
     if not key.is_file():
-        raise ReleaseError(f"{key} is no key file. Make one: appliance bundle keygen {key}")
+        raise ReleaseError(f"{key} is not a key file. Make one: appliance bundle keygen {key}")
 
 
 def sign(path: Path, key: Path) -> Path:
@@ -53,7 +53,7 @@ def read_public_key(path: Path) -> str:
         raise ReleaseError(f"The key {path} cannot be read: {error}.") from None
     if len(words) < 2 or words[0] not in KEY_TYPES:
         raise ReleaseError(
-            f"{path} is no public Ed25519 key: one line that begins with {KEY_TYPES[0]}."
+            f"{path} is not a public Ed25519 key: one line that begins with {KEY_TYPES[0]}."
         )
     return f"{words[0]} {words[1]}"
 

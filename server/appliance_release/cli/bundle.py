@@ -25,7 +25,7 @@ def add_parser(commands: Commands) -> None:
     parser = add_command(
         commands,
         "bundle",
-        summary="carry a release to where there is no network",
+        summary="carry a release to offline machines",
         description="One directory with all that a release needs: store paths as a Nix binary"
         "\ncache, models, locks, manifests, a bill of materials, and a signed list of every"
         "\nfile's SHA-256. Signatures are made by ssh-keygen with Ed25519 keys.",
@@ -33,7 +33,7 @@ def add_parser(commands: Commands) -> None:
             ("appliance bundle keygen ~/.keys/release", "once: the key and its public half"),
             (
                 "appliance bundle create out result --with k8s --key ~/.keys/release",
-                "on the machine that builds",
+                "on the build machine",
             ),
             ("appliance bundle verify out --trust release.pub", "anywhere, before it is used"),
             ("appliance bundle import out --trust release.pub", "on the offline machine"),
@@ -122,7 +122,7 @@ def _add_import(parts: Commands) -> None:
         import_,
         summary="install from a bundle",
         description="Verify a bundle, then bring its store paths into the Nix store and its models"
-        "\ninto a folder. Reaches for no network. A bundle that does not verify is refused.",
+        "\ninto a folder. Uses no network. A bundle that does not verify is refused.",
         examples=examples(
             ("appliance bundle import out --trust release.pub", "says what to start"),
             ("appliance bundle import out --trust release.pub --models-only", "without Nix"),

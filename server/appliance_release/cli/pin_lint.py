@@ -40,5 +40,5 @@ def run_lint(arguments: argparse.Namespace, environ: Mapping[str, str]) -> int:
         print(f"note: {note}", file=sys.stderr)
     if not findings:
         return 0
-    print(f"{len(findings)} to put right.", file=sys.stderr)
+    print(f"faults: {len(findings)}", file=sys.stderr)
     return EXIT_FOUND

@@ -113,8 +113,8 @@ def variables_have_names(manifest: Manifest) -> Iterator[Complaint]:
         if not VARIABLE_NAME.match(name):
             yield Complaint(
                 path,
-                f"{key_name(path)}: {show(name)} is no name of a variable. Letters, digits and _ "
-                "only, and no digit in front.",
+                f"{key_name(path)}: {show(name)} is not a name of a variable. Letters, digits and "
+                "_ only, and no digit in front.",
             )
         elif name.startswith("BASH_ENVTRACE_"):
             yield Complaint(

@@ -174,7 +174,7 @@ class Table:
             yield from self.rest.check(value, path, version)
         else:
             known = [n for n, key in self.keys.items() if not is_before(version, key.since)]
-            message = f"{key_name(path)} is no key of {self.words}; known: {', '.join(known)}."
+            message = f"{key_name(path)} is not a key of {self.words}; known: {', '.join(known)}."
             yield Complaint(path, f"{message} {self.hint}".rstrip())
 
 

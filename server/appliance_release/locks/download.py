@@ -102,7 +102,7 @@ def _append(file: BufferedRandom, chunk: bytes) -> None:
     try:
         file.write(chunk)
         file.flush()
-    except OSError as error:  # a full disk is no broken connection: no other attempt helps
+    except OSError as error:  # such as a full disk, where another attempt does not help
         raise ReleaseError(f"{file.name} cannot be written: {error.strerror}.") from None
 
 

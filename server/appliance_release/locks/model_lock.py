@@ -80,7 +80,7 @@ def read_model_lock(path: Path) -> ModelLock:
     lock, file = read_object(path), path.name
     if lock.get("lock") != LOCK_VERSION:
         raise ReleaseError(
-            f"{file} is no model lock of version {LOCK_VERSION}. Write one with"
+            f"{file} is not a model lock of version {LOCK_VERSION}. Write one with"
             " `appliance lock model`."
         )
     facts = {name: _fact(lock, name, pattern, file) for name, pattern in _FACTS.items()}

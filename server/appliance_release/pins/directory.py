@@ -92,8 +92,8 @@ class PinDirectory:
         previous = self.previously_live(pin)
         if previous is None:
             raise ReleaseError(
-                f"The history knows nothing that ran in {pin.overlay} before {pin.value}. Say "
-                "where to go: --to lower, or --to N."
+                f"The history has no generation of {pin.overlay} before {pin.value}. Name one: "
+                "--to lower, or --to N."
             )
         return previous
 

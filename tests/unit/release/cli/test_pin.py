@@ -151,7 +151,7 @@ def test_lint_prints_findings_and_their_number(k8s: Manifests) -> None:
     code, said = k8s.pin("lint", str(path))
     assert code == 1
     assert said.startswith(f"{path}:72: Deployment/llama: spec.template.metadata.annotations")
-    assert said.endswith("1 to put right.\n")
+    assert said.endswith("faults: 1\n")
     (finding,) = json.loads(k8s.pin("lint", "--json", str(path))[1].rpartition("]")[0] + "]")
     assert finding["line"] == 72
 

@@ -75,7 +75,7 @@ OF_RUNTIME = {
         "profile.deactivate needs schema-version 1.13.0",
     ),
     "an unknown table": broken(
-        "[hook]", "[hooks]", "hooks is no key of a manifest", "install, vars, hook"
+        "[hook]", "[hooks]", "hooks is not a key of a manifest", "install, vars, hook"
     ),
     "a package without a source": broken(
         PACKAGE,
@@ -113,7 +113,7 @@ OF_RUNTIME = {
     "outputs of a store path": broken(
         PACKAGE,
         f'{PACKAGE}\nlocal.store-path = "/nix/store/x"\nlocal.outputs = "all"',
-        "install.local.outputs is no key of a store path",
+        "install.local.outputs is not a key of a store path",
         at="local.outputs",
     ),
     "an unknown system": broken(
@@ -128,7 +128,7 @@ OF_RUNTIME = {
     ),
     "a flag as a variable": broken(VAR, "DEBUG = true", "vars.DEBUG is true", 'such as "true"'),
     "a table as a variable": broken(VAR, 'llama.model = "x"', "vars.llama is a table", "a string"),
-    "a name that bash refuses": broken(VAR, 'LLAMA-MODEL = "x"', '"LLAMA-MODEL"', "no name"),
+    "a name that bash refuses": broken(VAR, 'LLAMA-MODEL = "x"', '"LLAMA-MODEL"', "not a name"),
     "a name of Flox's own": broken(VAR, 'BASH_ENVTRACE_FD = "9"', "Flox's own"),
     "exit in the hook": broken(
         HOOK, f'[ -n "$HOME" ] || exit 1\n{HOOK}', "calls `exit`", "`return`", at="|| exit 1"
@@ -140,7 +140,7 @@ OF_RUNTIME = {
         HOOK, f"exec llama-server\n{HOOK}", "calls `exec`", at="exec llama-server\nexport"
     ),
     "the old script": broken(
-        "on-activate =", "script =", "hook.script is no key of [hook]", "[profile]"
+        "on-activate =", "script =", "hook.script is not a key of [hook]", "[profile]"
     ),
     "a hook for later": broken(
         "on-activate =",
@@ -157,7 +157,7 @@ OF_RUNTIME = {
     "a readiness probe": broken(
         SERVICE,
         f'{SERVICE}\nreadiness = "curl /readyz"',
-        "services.llama.readiness is no key of a service",
+        "services.llama.readiness is not a key of a service",
         "no health checks",
         at="readiness =",
     ),
@@ -193,14 +193,14 @@ OF_RUNTIME = {
     "a permission that is not there": broken(
         MODE,
         f"{MODE}\nallow.insecure = true",
-        "options.allow.insecure is no key",
+        "options.allow.insecure is not a key",
         "unfree, broken, licenses",
         at="allow.insecure",
     ),
     "an environment for a container": broken(
         "[options]",
         '[containerize.config]\nenv = ["A=1"]\n\n[options]',
-        "containerize.config.env is no key",
+        "containerize.config.env is not a key",
         at="env = [",
     ),
     "half a string": broken(VAR, 'LLAMA_MODEL = "pebble', "This is not TOML"),
@@ -224,7 +224,7 @@ OF_CUDA = {
         REMOTE, '{ remote = "a/b", dir = "." }', "it has dir and remote"
     ),
     "a directory that is pinned": broken(
-        REMOTE, '{ dir = ".", generation = 1 }', "generation is no key of an included directory"
+        REMOTE, '{ dir = ".", generation = 1 }', "generation is not a key of an included directory"
     ),
     "a directory that holds nothing": broken(
         REMOTE, '{ dir = "../../docs" }', "no .flox/env/manifest.toml"

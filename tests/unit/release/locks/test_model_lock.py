@@ -47,7 +47,7 @@ def test_a_lock_is_read_as_it_was_written(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        ({"lock": 2}, "is no model lock of version 1"),
+        ({"lock": 2}, "is not a model lock of version 1"),
         ({"name": "../up"}, "name is '../up'"),
         ({"repository": "tiny"}, "repository is 'tiny'"),
         ({"revision": "main"}, "revision is 'main'"),

@@ -138,7 +138,7 @@ def test_a_rollback_can_go_lower_or_to_a_number(pins: PinDirectory) -> None:
 
 
 def test_a_rollback_without_a_past_says_where_one_could_go(pins: PinDirectory) -> None:
-    with pytest.raises(ReleaseError, match="Say where to go: --to lower, or --to N"):
+    with pytest.raises(ReleaseError, match="Name one: --to lower, or --to N"):
         pins.roll_back("production")
     with pytest.raises(ReleaseError, match="there is no lower generation"):
         pins.roll_back("production", "lower")
