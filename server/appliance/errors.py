@@ -93,6 +93,24 @@ class ContextLengthExceeded(InvalidRequest):
 
     default_code = "context_length_exceeded"
 
+    @classmethod
+    def of(
+        cls,
+        num_prompt_tokens: int,
+        max_context_tokens: int,
+        *,
+        num_new_tokens: int = 0,
+        param: str | None = None,
+    ) -> ContextLengthExceeded:
+        """Say what was asked for and what the context holds; `param` is the prompt's own name."""
+        prompt = "The prompt" if param is None else f"`{param}`"
+        asked = f" and {num_new_tokens} new ones were asked for" if num_new_tokens else ""
+        return cls(
+            f"{prompt} has {num_prompt_tokens} tokens{asked}; the model's context holds"
+            f" {max_context_tokens}. Shorten the prompt or ask for fewer tokens.",
+            param=param,
+        )
+
 
 class Unauthorized(RequestError):
     """With access control: no key was sent, or one that is wrong, expired or revoked."""

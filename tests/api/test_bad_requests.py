@@ -213,9 +213,9 @@ BAD_COMPLETIONS = [
     text("prompt[0]", "must not be empty", prompt=[[]]),
     text("prompt", "at most 64 entries", prompt=["a"] * 65),
     text("n", "at most 128", prompt=["a"] * 64, n=3),
-    text("prompt", "`prompt` has 1025 token ids; the model's context holds 1024.",
+    text("prompt", "`prompt` has 1025 tokens; the model's context holds 1024.",
          "context_length_exceeded", prompt=[1] * 1025),
-    text("prompt", "has 1025 token ids", "context_length_exceeded", prompt=[[1], [1] * 1025]),
+    text("prompt", "has 1025 tokens", "context_length_exceeded", prompt=[[1], [1] * 1025]),
     text("max_tokens", "without echo", max_tokens=0),
     text("max_tokens", "at least 0", max_tokens=-1),
     text("logprobs", "it must be a whole number", TYPE, logprobs=True),
@@ -231,8 +231,8 @@ BAD_COMPLETIONS = [
 
 BAD_OTHERS = [
     embed("input", "and not empty", input=[]),
-    embed("input", "has 1025 token ids", "context_length_exceeded", input=[1] * 1025),
-    Bad("/detokenize", {"tokens": [1] * 1025}, "tokens", "`tokens` has 1025 token ids",
+    embed("input", "has 1025 tokens", "context_length_exceeded", input=[1] * 1025),
+    Bad("/detokenize", {"tokens": [1] * 1025}, "tokens", "`tokens` has 1025 tokens",
         "context_length_exceeded"),
     Bad(EMBED, {"model": MODEL}, "input", "`input` is required.", MISSING),
     embed("encoding_format", "must be 'float' or 'base64'", encoding_format="int8"),

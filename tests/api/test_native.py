@@ -9,7 +9,7 @@ import pytest
 
 from appliance.completion import OutputFormat
 from appliance.errors import EngineFailure
-from tests.api.conftest import MAX_CONTEXT_TOKENS, MODEL, WAIT_S
+from tests.api.conftest import MODEL, WAIT_S
 from tests.api.events import read_events
 from tests.api.fake_service import FakeService, say
 
@@ -92,8 +92,9 @@ def test_without_a_limit_it_is_256_tokens_or_what_the_context_holds(
     http.post("/generate", json={"prompt": "Hi"})
     http.post("/generate", json={"prompt": "Hi", "max_length": 10})
     first, second = service.requests
-    assert (first.max_new_tokens, first.max_total_tokens) == (256, MAX_CONTEXT_TOKENS)
+    assert (first.max_new_tokens, first.max_total_tokens) == (None, None)
     assert (second.max_new_tokens, second.max_total_tokens) == (None, 10)
+    assert first.default_new_tokens == second.default_new_tokens == 256
 
 
 def test_a_stream_that_fails_ends_in_an_error_and_is_not_done(

@@ -93,7 +93,8 @@ class CompletionRequest:
     request_id: str
     prompt: str | tuple[int, ...] | ChatPrompt
     max_new_tokens: int | None = None
-    max_total_tokens: int | None = None  # prompt plus new
+    max_total_tokens: int | None = None  # prompt plus new; with both, they must agree
+    default_new_tokens: int | None = None  # without a limit: so many, or what the context holds
     temperature: float | None = None
     top_p: float | None = None
     top_k: int | None = None

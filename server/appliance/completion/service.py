@@ -19,7 +19,7 @@ from appliance.completion.request import (
     given,
 )
 from appliance.completion.stream import CompletionStream
-from appliance.engine.engine import Engine
+from appliance.engine.engine import Engine, check_token_ids
 from appliance.engine.sequence import SamplingParams
 from appliance.engine.stream import SequenceStream
 from appliance.errors import ContextLengthExceeded, InvalidRequest
@@ -143,7 +143,7 @@ class CompletionService:
         return await self._encode_text(prompt, add_special_tokens=add_special_tokens)
 
     async def detokenize(self, token_ids: tuple[int, ...]) -> str:
-        self._check_token_ids(token_ids)
+        check_token_ids(token_ids, self._model.vocab_size)
         return self._model.tokenizer.decode(token_ids, skip_special_tokens=False)
 
     async def _encode_prompt(self, prompt: str | tuple[int, ...] | ChatPrompt) -> tuple[int, ...]:
@@ -152,7 +152,7 @@ class CompletionService:
         elif isinstance(prompt, str):
             prompt_ids = tuple(await self._encode_text(prompt, add_special_tokens=True))
         else:
-            self._check_token_ids(prompt)
+            check_token_ids(prompt, self._model.vocab_size)
             prompt_ids = prompt
         if not prompt_ids:
             raise InvalidRequest("The prompt is empty. Send at least one token.", param="prompt")
@@ -177,41 +177,21 @@ class CompletionService:
         text = self._model.template.render(prompt.messages, tools)
         return self._model.tokenizer.encode(text, add_special_tokens=False)
 
-    def _check_token_ids(self, token_ids: tuple[int, ...]) -> None:
-        for token_id in token_ids:
-            if not 0 <= token_id < self._model.vocab_size:
-                raise InvalidRequest(
-                    f"{token_id} is not a token of this model, which has 0 to "
-                    f"{self._model.vocab_size - 1}.",
-                    param="prompt",
-                )
-
     def _max_new_tokens(self, request: CompletionRequest, num_prompt_tokens: int) -> int:
-        """The smallest limit the request names; without one, what is left of the context."""
+        """Return the limit the request names, else its default or what is left of the context."""
         room = self._model.max_context_tokens - num_prompt_tokens
-        limits = [] if request.max_new_tokens is None else [request.max_new_tokens]
-        if room < min([1, *limits]):
+        if room < min(1, given(request.max_new_tokens, 1)):
             raise self._too_long(num_prompt_tokens)
-        if request.max_total_tokens is not None:
-            limits.append(request.max_total_tokens - num_prompt_tokens)
-            if limits[-1] < 1:
-                raise InvalidRequest(
-                    f"max_length is {request.max_total_tokens} and counts prompt plus new tokens; "
-                    f"the prompt has {num_prompt_tokens}. Raise it or use max_new_tokens.",
-                    param="max_length",
-                )
-        wanted = min(limits, default=room)
+        wanted = agreed_limit(request, num_prompt_tokens)
+        if wanted is None:
+            return min(given(request.default_new_tokens, room), room)
         if wanted > room:
             raise self._too_long(num_prompt_tokens, wanted)
         return wanted
 
-    def _too_long(
-        self, num_prompt_tokens: int, num_new_tokens: int | None = None
-    ) -> ContextLengthExceeded:
-        asked = f" and {num_new_tokens} new ones were asked for" if num_new_tokens else ""
-        return ContextLengthExceeded(
-            f"The prompt has {num_prompt_tokens} tokens{asked}; the model's context holds "
-            f"{self._model.max_context_tokens}. Shorten the prompt or ask for fewer tokens.",
+    def _too_long(self, num_prompt_tokens: int, num_new_tokens: int = 0) -> ContextLengthExceeded:
+        return ContextLengthExceeded.of(
+            num_prompt_tokens, self._model.max_context_tokens, num_new_tokens=num_new_tokens
         )
 
     def _sampling_params(
@@ -297,6 +277,27 @@ class CompletionService:
 
 def reserve(account: Account | None, num_tokens: int) -> Reservation | None:
     return None if account is None else account.reserve(num_tokens)
+
+
+def agreed_limit(request: CompletionRequest, num_prompt_tokens: int) -> int | None:
+    """Return how many new tokens the request's limits allow; both at once must allow the same."""
+    total, new = request.max_total_tokens, request.max_new_tokens
+    if total is None:
+        return new
+    if total <= num_prompt_tokens:
+        raise InvalidRequest(
+            f"max_length is {total} and counts prompt plus new tokens; the prompt has"
+            f" {num_prompt_tokens}. Raise it or use max_new_tokens.",
+            param="max_length",
+        )
+    if new is not None and num_prompt_tokens + new != total:
+        raise InvalidRequest(
+            f"max_length is {total} and max_new_tokens is {new}; the prompt has"
+            f" {num_prompt_tokens} tokens, so that they end the answer at {total} and at"
+            f" {num_prompt_tokens + new}. Send one of them.",
+            param="max_length",
+        )
+    return total - num_prompt_tokens
 
 
 async def first_embedding(stream: SequenceStream) -> list[float]:

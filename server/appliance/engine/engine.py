@@ -23,7 +23,7 @@ from appliance.engine.stream import SequenceStream, push_all
 from appliance.errors import InvalidRequest, NotReady
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Collection, Iterable
 
     from appliance.engine.observer import EngineObserver
     from appliance.engine.runner import Runner
@@ -141,7 +141,11 @@ class Engine:
             owner=owner,
             priority=priority,
         )
-        check_token_ids(sequence, self._runner.info.vocab_size)
+        if not sequence.prompt_ids:
+            raise InvalidRequest("The prompt is empty. Send at least one token.", param="prompt")
+        vocab_size = self._runner.info.vocab_size
+        check_token_ids(sequence.prompt_ids, vocab_size)
+        check_token_ids(params.logit_bias, vocab_size, "logit_bias")
         stream = SequenceStream(sequence.sequence_id, asyncio.get_running_loop(), self.cancel)
         with self._wakeup:
             if not self._is_accepting:
@@ -272,20 +276,15 @@ class Engine:
             push_all(pairs)
 
 
-def check_token_ids(sequence: Sequence, vocab_size: int) -> None:
-    """Refuse what would make the forward pass fail for everybody in the batch."""
-    known = range(vocab_size)
-    if not sequence.prompt_ids:
-        raise InvalidRequest("The prompt is empty. Send at least one token.", param="prompt")
-    for token_id in (min(sequence.prompt_ids), max(sequence.prompt_ids)):
-        if token_id not in known:
+def check_token_ids(token_ids: Collection[int], vocab_size: int, param: str = "prompt") -> None:
+    """Refuse ids the model does not have: one would fail the forward pass of its whole batch."""
+    if not token_ids:
+        return
+    where = "" if param == "prompt" else f" in {param}"  # faces have names of their own for prompts
+    for token_id in (min(token_ids), max(token_ids)):
+        if not 0 <= token_id < vocab_size:
             raise InvalidRequest(
-                f"The prompt holds token id {token_id}; the model's are 0 to {vocab_size - 1}.",
-                param="prompt",
-            )
-    for token_id in sequence.params.logit_bias:
-        if token_id not in known:
-            raise InvalidRequest(
-                f"logit_bias names token id {token_id}; the model's are 0 to {vocab_size - 1}.",
-                param="logit_bias",
+                f"Token id {token_id}{where} is not one of the model's,"
+                f" which are 0 to {vocab_size - 1}.",
+                param=param,
             )

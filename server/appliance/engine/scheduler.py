@@ -294,11 +294,11 @@ class Scheduler:
 
     def _check_fits(self, sequence: Sequence) -> None:
         if sequence.max_tokens > self.max_context_tokens:
-            num_prompt, num_all = sequence.num_prompt_tokens, sequence.max_tokens
-            raise ContextLengthExceeded(
-                f"This model's maximum context length is {self.max_context_tokens} tokens and the "
-                f"request needs {num_all}: {num_prompt} in the prompt and {num_all - num_prompt} "
-                "new ones. Shorten the prompt or ask for fewer new tokens."
+            num_prompt_tokens = sequence.num_prompt_tokens
+            raise ContextLengthExceeded.of(
+                num_prompt_tokens,
+                self.max_context_tokens,
+                num_new_tokens=sequence.max_tokens - num_prompt_tokens,
             )
 
 

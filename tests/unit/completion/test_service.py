@@ -170,12 +170,31 @@ def test_a_stop_string_ends_the_text_before_itself_and_frees_the_sequence() -> N
     assert 'appliance_finished_sequences_total{model="tiny",reason="stop"} 1.0' in bench.series()
 
 
-def test_the_smaller_of_both_limits_counts() -> None:
+def test_both_limits_are_taken_when_they_end_the_answer_at_the_same_length() -> None:
     prompt_length = len(asyncio.run(Bench().service.tokenize("Once")))
     completion = Bench("a little fox").complete(
-        max_new_tokens=30, max_total_tokens=prompt_length + 1
+        max_new_tokens=2, max_total_tokens=prompt_length + 2
     )
-    assert completion.usage.completion_tokens == 1
+    assert completion.usage.completion_tokens == 2
+
+
+@pytest.mark.parametrize("difference", [-1, 1])
+def test_limits_that_disagree_are_refused_with_both_and_the_prompts_length(difference: int) -> None:
+    num_prompt = len(asyncio.run(Bench().service.tokenize("Once")))
+    total = num_prompt + 5 + difference
+    words = f"max_length is {total} and max_new_tokens is 5; the prompt has {num_prompt} tokens"
+    with pytest.raises(InvalidRequest, match=words) as caught:
+        Bench("a little fox").complete(max_new_tokens=5, max_total_tokens=total)
+    assert caught.value.param == "max_length"
+
+
+def test_without_a_limit_the_default_counts_or_what_the_context_holds() -> None:
+    bench = Bench()
+    bench.runner.script = ()
+    few = bench.complete(max_new_tokens=None, default_new_tokens=3)
+    assert few.usage.completion_tokens == 3
+    rest = bench.complete(max_new_tokens=None, default_new_tokens=10 * CONTEXT)
+    assert rest.usage.total_tokens == CONTEXT
 
 
 def test_choices_of_one_request_have_seeds_of_their_own_and_the_first_has_the_requests() -> None:

@@ -332,9 +332,13 @@ def test_a_full_queue_refuses() -> None:
     ("prompt_ids", "params", "words"),
     [
         ([], greedy(), "prompt is empty"),
-        ([1, 64], greedy(), "token id 64; the model's are 0 to 63"),
-        ([-1], greedy(), "token id -1"),
-        ([1], SamplingParams(max_new_tokens=1, seed=0, logit_bias={64: 1.0}), "logit_bias names"),
+        ([1, 64], greedy(), "Token id 64 is not one of the model's, which are 0 to 63"),
+        ([-1], greedy(), "Token id -1"),
+        (
+            [1],
+            SamplingParams(max_new_tokens=1, seed=0, logit_bias={64: 1.0}),
+            "Token id 64 in logit_bias",
+        ),
     ],
 )
 def test_what_would_fail_the_whole_batch_is_refused(

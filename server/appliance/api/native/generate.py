@@ -22,7 +22,6 @@ from appliance.completion import (
     CompletionRequest,
     Delta,
     Provenance,
-    Served,
     Stream,
     Usage,
 )
@@ -51,7 +50,7 @@ class GenerateRequest(SamplingModel):
             ge=1,
             le=MAX_COUNT,
             description="Tokens of the answer, at most. With neither limit: 256, or what fits the"
-            " context. With both, the one that is reached first.",
+            " context. With both, they must end at the same length.",
         ),
     ] = None
     return_full_text: Annotated[
@@ -105,20 +104,18 @@ async def generate(
     """Continues `prompt`. `generated_text` is the continuation alone: with `stream` its pieces add
     up to it, and the client has the prompt already. `return_full_text` puts the prompt in front."""
     served = await post.find(body.model)
-    request = to_completion_request(body, post, served)
+    request = to_completion_request(body, post)
     face = GenerateFace(body, served.identity, request.seed)
     return await answer(post, served, [request], face, streams=body.stream)
 
 
-def to_completion_request(body: GenerateRequest, post: Post, served: Served) -> CompletionRequest:
-    max_new_tokens, max_total_tokens = body.max_new_tokens, body.max_length
-    if max_new_tokens is None and max_total_tokens is None:
-        max_new_tokens, max_total_tokens = DEFAULT_NEW_TOKENS, served.max_context_tokens
+def to_completion_request(body: GenerateRequest, post: Post) -> CompletionRequest:
     return CompletionRequest(
         **post.asking(),
         prompt=body.prompt,
-        max_new_tokens=max_new_tokens,
-        max_total_tokens=max_total_tokens,
+        max_new_tokens=body.max_new_tokens,
+        max_total_tokens=body.max_length,
+        default_new_tokens=DEFAULT_NEW_TOKENS,
         **body.sampling(),
     )
 

@@ -53,11 +53,7 @@ def check_num_ids(body: JsonValue, max_context_tokens: int | None) -> None:
         lists = value[:MAX_PROMPTS] if prompt_kind(value) == "@lists" else [value]
         num_ids = max(map(_num_ids, lists))
         if num_ids > max_context_tokens:
-            raise ContextLengthExceeded(
-                f"`{name}` has {num_ids} token ids; the model's context holds"
-                f" {max_context_tokens}. Send fewer.",
-                param=name,
-            )
+            raise ContextLengthExceeded.of(num_ids, max_context_tokens, param=name)
 
 
 def _num_ids(value: JsonValue) -> int:
