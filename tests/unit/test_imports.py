@@ -62,10 +62,18 @@ RULES = {
     "console": Rule(),
     "cli": Rule("errors settings console models serve access"),
     "__main__": Rule("cli"),
-    "release": Rule(
-        "errors settings console metrics models access cli",
-        "packaging yaml",
+    # Rooms of `appliance_release`.
+    "release": Rule("errors cli"),
+    "release.locks": Rule("errors console models", "packaging"),
+    "release.flox": Rule("errors settings release.locks"),
+    "release.pins": Rule("errors models access release.locks release.programs"),
+    "release.manifests": Rule(
+        "errors metrics models settings release.pins release.programs", "yaml"
     ),
+    "release.rollout": Rule("errors console release.manifests release.pins release.programs"),
+    "release.sbom": Rule("errors models release.locks"),
+    "release.bundle": Rule("errors console models release.locks release.sbom"),
+    "release.cli": Rule("errors settings console models cli release"),
 }
 SUBPROCESS_FILES = {
     "appliance/engine/native/kernels/build.py",  # the C compiler, on our own sources
@@ -120,11 +128,15 @@ def _imports(name: str) -> Iterator[str]:
 
 def room_of(name: str) -> str:
     """The innermost room with a rule, of a module named with slashes."""
-    if name.startswith("appliance_release/"):
-        return "release"
-    parts = name.removeprefix("appliance/").removesuffix(".py").split("/")
+    name = name.replace("appliance_release/", "release/").removeprefix("appliance/")
+    parts = name.removesuffix(".py").split("/")
     rooms = [".".join(parts[:depth]) for depth in range(len(parts), 0, -1)]
     return next((room for room in rooms if room in RULES), "")
+
+
+def package_of(room: str) -> str:
+    """The dotted package of a room."""
+    return f"appliance_{room}" if is_within(room, "release") else f"appliance.{room}"
 
 
 def own_imports(name: str) -> set[str]:
@@ -162,8 +174,7 @@ def test_a_module_imports_only_what_its_room_may(name: str) -> None:
         assert not imports(name)
         return
     room = room_of(name)
-    own = "appliance_release" if room == "release" else f"appliance.{room}"
-    allowed = [own, *(f"appliance.{each}" for each in RULES[room].rooms.split())]
+    allowed = [package_of(each) for each in (room, *RULES[room].rooms.split())]
     strangers = {
         each for each in own_imports(name) if not any(is_within(each, room) for room in allowed)
     }
