@@ -1,4 +1,4 @@
-"""Defines every Prometheus series, once, and takes down what happens."""
+"""Defines every Prometheus series and records events."""
 
 from __future__ import annotations
 
@@ -282,15 +282,15 @@ class Metrics:
         self._request_duration.labels(route).observe(duration_s)
 
     def count_rejection(self, reason: str) -> None:
-        """`reason` is the stable code of the error."""
+        """Count a refused request; `reason` is the stable code of the error."""
         self._rejections.labels(reason).inc()
 
     def render(self) -> bytes:
-        """Everything in Prometheus' text format; serve it as CONTENT_TYPE."""
+        """Return all series in Prometheus' text format; serve it as CONTENT_TYPE."""
         return generate_latest(self)
 
     def collect(self) -> Iterator[Metric]:
-        """Without the `_created` twin that the library adds to each series."""
+        """Collect without the `_created` twin that the library adds to each series."""
         for metric in self._registry.collect():
             metric.samples = [s for s in metric.samples if not s.name.endswith("_created")]
             yield metric
@@ -340,7 +340,7 @@ class ModelMetrics:
         self._preempted.inc()
 
     def on_end(self, reason: str, /) -> None:
-        """`reason` is a FinishReason; of the failed ones there is a counter to alert on."""
+        """Count an end; `reason` is a FinishReason, and failures have a counter to alert on."""
         self._finished.labels(self._model, reason).inc()
         if reason == "failed":
             self._engine_failures.inc()

@@ -16,11 +16,11 @@ TOKEN_BYTES = array("i").itemsize
 
 
 class Drafter:
-    """The guesses for one sequence: after the same four tokens, what came after them last time.
+    """Guesses for one sequence that what followed the last four tokens before follows again.
 
     A guess that is right all along makes the next one twice as long. One that is wrong at once
-    is followed by a pause, each time twice as long: whoever never repeats itself pays for a few
-    wasted guesses in hundreds of tokens.
+    is followed by a pause, each time twice as long: a sequence that never repeats itself pays for
+    a few wasted guesses in hundreds of tokens.
     """
 
     __slots__ = ("_length", "_pause_tokens", "_resume_at", "_said")
@@ -34,7 +34,7 @@ class Drafter:
         self._resume_at = 0
 
     def draft(self, token_ids: Tokens[int], max_length: int) -> tuple[int, ...]:
-        """What may come after `token_ids`, which only ever grow; nothing is a frequent answer."""
+        """Guess what follows `token_ids`, which only ever grow; often there is no guess."""
         num_tokens = len(token_ids)
         if max_length < 1 or num_tokens < max(self._resume_at, NUM_CONTEXT_TOKENS):
             return ()
@@ -47,7 +47,7 @@ class Drafter:
         return tuple(token_ids[start + index % period] for index in range(length))
 
     def learn(self, num_drafted: int, num_accepted: int, num_tokens: int) -> None:
-        """Take in how a guess went; `num_tokens` is how many the sequence has now."""
+        """Record how a guess went; `num_tokens` is how many the sequence has now."""
         if num_accepted == num_drafted:
             self._length = min(2 * self._length, MAX_LENGTH)
         else:
@@ -61,7 +61,7 @@ class Drafter:
 
 
 def follower_of_the_last(said: bytearray) -> int | None:
-    """The index of the token after the place where the last four were said before, the latest."""
+    """Find the token after the latest earlier occurrence of the last four; return its index."""
     run = said[-NUM_CONTEXT_TOKENS * TOKEN_BYTES :]
     first = max(len(said) - MAX_SEARCHED_TOKENS * TOKEN_BYTES, 0)
     end = len(said) - TOKEN_BYTES

@@ -1,4 +1,4 @@
-"""Which blocks of the key-value cache belong to which sequence: shared by content, none lost."""
+"""Assigns blocks of the key-value cache to sequences, which share blocks of the same content."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ class BlockAllocator:
     A sequence holds the blocks of the tokens it has, and gets another when it outgrows them.
 
     With `shares_prefixes` a full block is known by its content: a digest of the sequence's salt and
-    of all tokens up to the block's end. Whoever has the same tokens under the same salt holds the
-    same block, which nobody writes again. A known block that nobody holds stays known, and is the
-    first to be found again, until blocks run out: then the one that was let go longest ago is
-    taken, and of one sequence the last before the first.
+    of all tokens up to the block's end. Sequences with the same tokens under the same salt hold
+    the same block, which is not written again. A known block without a holder stays known until
+    blocks run out: then the one that was freed longest ago is taken, and of one sequence the last
+    before the first.
     """
 
     def __init__(self, *, num_blocks: int, block_size: int, shares_prefixes: bool = False) -> None:
@@ -47,14 +47,14 @@ class BlockAllocator:
 
     @property
     def capacity_tokens(self) -> int:
-        """The most tokens one sequence can hold when it has the cache to itself."""
+        """Return the most tokens one sequence can hold when it has the cache to itself."""
         return self.num_blocks * self.block_size
 
     def allocate(self, sequence: Sequence, *, num_tokens: int = 0, num_spare: int = 0) -> bool:
         """Give a sequence the blocks it lacks for its tokens, or for `num_tokens` if that is more.
 
-        False, and nothing changes, if that would leave fewer than `num_spare` free. One without
-        blocks begins with those that are known, and with their tokens as computed.
+        Returns False, and changes nothing, if that would leave fewer than `num_spare` free. A
+        sequence without blocks begins with the known ones, their tokens counted as computed.
         """
         num_tokens = max(num_tokens, len(sequence.token_ids))
         if sequence.block_table and num_tokens <= len(sequence.block_table) * self.block_size:
@@ -74,7 +74,7 @@ class BlockAllocator:
         return True
 
     def adopt(self, sequence: Sequence) -> None:
-        """Put known blocks in the place of those that a sequence has yet to compute."""
+        """Replace blocks that a sequence has yet to compute by known ones of the same content."""
         first = sequence.num_cached_tokens // self.block_size
         for index, block in enumerate(self._known_blocks(sequence, first), first):
             self._hold(block)
@@ -85,7 +85,7 @@ class BlockAllocator:
     def publish(self, sequence: Sequence, start: int, end: int) -> None:
         """Make the blocks known that the computation of tokens [start, end) fills.
 
-        Not those of an embedding: nobody brings their salt, and they would push others out.
+        Skips those of an embedding: their salt does not come again, and they would evict others.
         """
         if not self.shares_prefixes or sequence.is_pooled:
             return
@@ -96,25 +96,25 @@ class BlockAllocator:
                 self._digest_of[block] = digest
 
     def retract(self, sequence: Sequence, start: int) -> None:
-        """Make unknown what was published of the tokens from `start` on: they were not computed."""
+        """Forget the blocks published for tokens from `start` on, which were not computed."""
         for block in sequence.block_table[start // self.block_size :]:
             self._forget(block)
 
     def forget_all(self) -> None:
-        """Make every block unknown."""
+        """Forget the content of every block."""
         self._block_of.clear()
         self._digest_of.clear()
         self._blank_blocks.extend(self._resting_blocks)
         self._resting_blocks.clear()
 
     def free(self, sequence: Sequence) -> None:
-        """Take the blocks back; a sequence that holds none, queued say, is fine."""
+        """Take a sequence's blocks back, if it holds any."""
         for block in reversed(sequence.block_table):
             self._release(block)
         sequence.block_table = []
 
     def _known_blocks(self, sequence: Sequence, first: int) -> Iterator[int]:
-        """The known blocks that go on where a sequence's first `first` blocks end."""
+        """Yield the known blocks that continue a sequence after its first `first` blocks."""
         if not self.shares_prefixes:
             return
         for index in range(first, sequence.num_reusable_tokens // self.block_size):
@@ -124,7 +124,7 @@ class BlockAllocator:
             yield block
 
     def _digest(self, sequence: Sequence, index: int) -> bytes:
-        """What block `index` of a sequence is known by, once its tokens are."""
+        """Return the digest of block `index` of a sequence, over its tokens up to the end."""
         digests, size = sequence.block_digests, self.block_size
         if not digests:
             digests.append(blake2b(sequence.cache_salt, digest_size=DIGEST_BYTES).digest())

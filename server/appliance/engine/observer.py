@@ -1,4 +1,4 @@
-"""What the engine reports, to whoever counts it."""
+"""Declares the events that the engine reports to a counter."""
 
 from __future__ import annotations
 
@@ -9,28 +9,28 @@ from appliance.engine.sequence import FinishReason
 
 
 class EngineObserver(Protocol):
-    """Told what happens when it happens, on the engine thread, and before any reader is."""
+    """Receives events on the engine thread, before any reader does."""
 
     def on_start(self, num_prompt_tokens: int, /) -> None:
-        """A sequence is computed for the first time."""
+        """Record that a sequence is computed for the first time."""
 
     def on_reuse(self, num_tokens: int, /) -> None:
-        """So many tokens were found in the cache and are not computed."""
+        """Record how many tokens were found in the cache, and so are not computed."""
 
     def on_step(self, num_tokens: int, duration_s: float, /) -> None:
-        """A forward pass has ended, and its tokens are sampled."""
+        """Record the end of a forward pass, its tokens sampled."""
 
     def on_draft(self, num_drafted: int, num_accepted: int, /) -> None:
-        """Guessed tokens were computed, and so many of them were what the model says."""
+        """Record how many guessed tokens were computed and how many of them were right."""
 
     def on_first_token(self, delay_s: float, /) -> None:
-        """A sequence has its first token, so long after it was submitted."""
+        """Record the time from a sequence's submission to its first token."""
 
     def on_next_tokens(self, intervals_s: Sequence[float], /) -> None:
-        """Sequences have another token each, so long after the one before; once for a batch."""
+        """Record the times between a token and the one before, for all sequences of a batch."""
 
     def on_preempt(self) -> None:
-        """A sequence gave its blocks to an older one and computes its tokens again later."""
+        """Record that a sequence gave up its blocks and will compute its tokens again."""
 
     def on_end(self, reason: FinishReason, /) -> None:
-        """A sequence has ended; once for each that was submitted."""
+        """Record the end of a sequence; called once for each that was submitted."""

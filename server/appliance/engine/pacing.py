@@ -1,14 +1,14 @@
-"""How many prompt tokens a pass reads beside running answers, from how long passes took."""
+"""Chooses how many prompt tokens a pass reads beside running answers, from past durations."""
 
 from __future__ import annotations
 
 # A pass that reads prompts is a gap in every answer that runs beside it. Answers that come at 12
-# tokens a second at least are faster than anybody reads (docs/experiments.md has what it costs).
+# tokens a second at least are faster than people read (docs/experiments.md has what it costs).
 SMOOTH_PASS_S = 0.08
 # Where a pass of answers alone takes longer, prompts get as much again: else they hardly move.
 MIN_PASSES_OF_ANSWERS = 2
 # What waits is read in about as many passes, if none is this many times as long as it should be
-# for that: the first token of whoever waits has to come, too.
+# for that: those that wait need their first token, too.
 NUM_BACKLOG_PASSES = 12
 MAX_STRETCH = 2
 MIN_PROMPT_TOKENS = 16  # of a pass that reads any, and for one to tell what a token takes
@@ -19,7 +19,7 @@ MAX_GROWTH = 4  # a pass that took longer than this many times what is known was
 
 
 class Pace:
-    """Learns what a pass takes on this machine with this model, and measures out the next one."""
+    """Learns how long passes take with this model on this machine, and sizes the next one."""
 
     def __init__(self) -> None:
         self._token_s = 0.0  # a token of a pass that reads prompts
@@ -27,7 +27,7 @@ class Pace:
         self._num_mixed = 0  # passes of both since one of answers alone
 
     def learn(self, num_answers: int, num_prompt_tokens: int, duration_s: float) -> None:
-        """Take in what a pass of so many tokens took."""
+        """Record how long a pass of so many tokens took."""
         if not num_prompt_tokens:
             self._answers_s = renewed(self._answers_s, duration_s)
             self._num_mixed = 0
@@ -38,7 +38,7 @@ class Pace:
             self._token_s = renewed(self._token_s, token_s)
 
     def num_prompt_tokens(self, num_answers: int, num_waiting: int) -> int:
-        """How many of the `num_waiting` prompt tokens to read beside so many answers; may be 0."""
+        """Choose how many of `num_waiting` prompt tokens to read beside the answers; may be 0."""
         if not self._token_s:
             return FIRST_PROMPT_TOKENS
         if self._num_mixed >= ANSWERS_ALONE_EVERY:
@@ -51,5 +51,5 @@ class Pace:
 
 
 def renewed(known_s: float, news_s: float) -> float:
-    """Half of what was known, if anything was, and half news."""
+    """Average the known value, if there is one, with the new."""
     return news_s if not known_s else (known_s + min(news_s, MAX_GROWTH * known_s)) / 2

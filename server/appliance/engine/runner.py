@@ -1,4 +1,4 @@
-"""The runner interface: a batch in, logits out; one implementation for each kind of model."""
+"""Defines a runner: it computes the logits of a batch, one implementation a kind of model."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from appliance.engine.sequence import Batch, ChunkOutput, DoubleArray, FloatArra
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunnerInfo:
-    """What a loaded runner can do and what it takes; shown at start-up and in /version."""
+    """Describes what a loaded runner can do; shown at start-up and in /version."""
 
     name: str  # "torch", "transformers", "native"; clients see it in /version
     vocab_size: int
@@ -22,10 +22,9 @@ class RunnerInfo:
     device: str  # "cpu", "cuda:0 NVIDIA H200"
     dtype: str  # of the arithmetic: "float32", "bfloat16"
     num_threads: int
-    # Whether a token's logits are the same bits however its sequence was cut into chunks and
-    # whatever else was in the batch: what the prefix cache asks of a runner, since without it a hit
-    # would change answers. A chunk may then read what others of its batch write, unless all
-    # are single tokens.
+    # True if neither the cut of a sequence into chunks nor the rest of the batch changes a bit of
+    # a token's logits. The prefix cache needs it, since without it a hit would change answers. A
+    # chunk may then read what others of its batch write, unless all are single tokens.
     has_fixed_arithmetic: bool = False
     is_portable: bool = False  # the same bits on every machine, with any number of threads
     note: str | None = None  # what an operator should know about it; the banner shows it
@@ -38,10 +37,10 @@ class Runner(Protocol):
     def info(self) -> RunnerInfo: ...
 
     def forward(self, batch: Batch) -> list[ChunkOutput]:
-        """One output a chunk, in order; on return, keys and values of every token are cached."""
+        """Compute one output a chunk, in order, and cache keys and values of every token."""
 
     def weigh(self, logits: FloatArray, peak: float, temperature: float) -> DoubleArray:
-        """e^((logit - peak) / temperature) of each logit, none of which is above the peak."""
+        """Return e^((logit - peak) / temperature) of each logit; none is above the peak."""
 
     def release(self, sequence_id: int) -> None:
-        """Forget whatever is kept for a sequence outside the block cache; unknown ids are fine."""
+        """Forget what is kept for a sequence outside the block cache; ignore unknown ids."""

@@ -1,4 +1,4 @@
-"""Logits to token ids and log-probabilities; chance depends on seed and position alone."""
+"""Chooses tokens from logits and computes log-probabilities; chance is seed and position."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class LogitsError(Exception):
 def relative_probabilities(
     logits: FloatArray, peak: float, temperature: float = 1.0
 ) -> DoubleArray:
-    """exp((logits - peak) / temperature): at most 1, so any positive temperature is safe."""
+    """Return exp((logits - peak) / temperature): at most 1 at any positive temperature."""
     scaled = logits.astype(np.float64)
     scaled -= peak
     if temperature != 1.0:
@@ -51,7 +51,7 @@ def relative_probabilities(
 
 
 def sample(logits: FloatArray, sequence: Sequence, weigh: Weigh = relative_probabilities) -> int:
-    """The next token of a sequence from its logits [V], which are left as they are.
+    """Choose the next token of a sequence from its logits [V], which stay unchanged.
 
     The order is that of transformers: penalties, bias, the constraint's mask, temperature, top-k,
     top-p, min-p. The choice depends on the logits, the sequence's own tokens, its parameters and
@@ -72,7 +72,7 @@ def sample(logits: FloatArray, sequence: Sequence, weigh: Weigh = relative_proba
 
 
 def draw(weights: DoubleArray, fraction: float) -> int:
-    """The index at which the running sum of weights passes `fraction` of their total.
+    """Return the index at which the running sum of weights passes `fraction` of their total.
 
     The sum runs down the columns of a grid, because numpy adds whole rows many times faster than it
     accumulates: any order will do that depends on nothing but the number of weights.
@@ -89,7 +89,7 @@ def draw(weights: DoubleArray, fraction: float) -> int:
 
 
 def first_above(cumulative: DoubleArray, target: float) -> int:
-    """The first index whose sum exceeds the target; never one that adds nothing."""
+    """Return the first index whose sum exceeds the target; never one that adds nothing."""
     index = int(cumulative.searchsorted(target, side="right"))
     if index == len(cumulative):  # the target was rounded up to the total
         return int(cumulative.searchsorted(cumulative[-1], side="left"))
@@ -97,12 +97,12 @@ def first_above(cumulative: DoubleArray, target: float) -> int:
 
 
 def uniform(seed: int, position: int) -> float:
-    """A number in [0, 1) for (seed, position); any integer is a seed, taken modulo 2**64."""
+    """Map (seed, position) to a number in [0, 1); seeds are integers modulo 2**64."""
     return (mix(mix(seed) + GOLDEN_GAMMA * (position + 1)) >> 11) * 2.0**-53
 
 
 def mix(value: int) -> int:
-    """The step of splitmix64: a bijection of 64-bit integers that spreads every bit over all."""
+    """Apply the step of splitmix64, a bijection of 64-bit integers that spreads every bit."""
     value = (value + GOLDEN_GAMMA) & MASK_64
     value = ((value ^ (value >> 30)) * 0xBF58476D1CE4E5B9) & MASK_64
     value = ((value ^ (value >> 27)) * 0x94D049BB133111EB) & MASK_64
@@ -122,7 +122,7 @@ def is_adjusted(sequence: Sequence) -> bool:
 
 @np.errstate(over="ignore", divide="ignore", invalid="ignore")
 def adjust(logits: FloatArray, sequence: Sequence) -> FloatArray:
-    """A copy of the logits with penalties, bias and the constraint's mask applied.
+    """Return a copy of the logits with penalties, bias and the constraint's mask applied.
 
     Penalties that are too small or too large make infinities, which the caller refuses.
     """
@@ -149,7 +149,7 @@ def adjust(logits: FloatArray, sequence: Sequence) -> FloatArray:
 def candidates(
     logits: FloatArray, peak: float, params: SamplingParams, weigh: Weigh = relative_probabilities
 ) -> tuple[IntArray | None, DoubleArray]:
-    """The tokens that may be sampled, ascending, and their probabilities relative to the best.
+    """Return the tokens that may be sampled, ascending, and probabilities relative to the best.
 
     No ids (None) stand for the whole vocabulary.
     """
@@ -168,7 +168,7 @@ def candidates(
 
 
 def nucleus(weights: DoubleArray, top_p: float) -> IntArray:
-    """The smallest set of best tokens whose mass reaches `top_p`, ascending; low ids win ties."""
+    """Return the fewest best tokens whose mass reaches `top_p`, ascending; low ids win ties."""
     wanted = top_p * float(weights.sum())
     heavy = np.flatnonzero(weights >= HEAVY_WEIGHT)
     if (
@@ -199,7 +199,7 @@ def select(
 def token_logprobs(
     logits: FloatArray, token_id: int, num_top: int, weigh: Weigh = relative_probabilities
 ) -> TokenLogprobs:
-    """The log-probability of a token and of the `num_top` best, from the raw logits [V].
+    """Compute log-probabilities of a token and of the `num_top` best, from raw logits [V].
 
     Raw: before penalties, bias, mask, temperature and filters, as the OpenAI API and vLLM report
     them. Equal alternatives are listed by ascending id, impossible ones not at all.
@@ -225,7 +225,7 @@ def best_tokens(logits: FloatArray, num_best: int) -> list[int]:
 def gather_prompt_logprobs(
     logits: FloatArray, sequence: Sequence, start: int, weigh: Weigh = relative_probabilities
 ) -> None:
-    """Add what the rows [R, V] of a chunk say of the prompt: row i is about token start + i + 1."""
+    """Add prompt log-probabilities of a chunk's rows [R, V]: row i scores token start + i + 1."""
     num_top = sequence.params.num_prompt_logprobs or 0
     gathered = sequence.prompt_logprobs
     if not gathered:
@@ -240,7 +240,7 @@ def gather_prompt_logprobs(
 
 
 def gather(chunk: Chunk, output: ChunkOutput, weigh: Weigh = relative_probabilities) -> None:
-    """Take down what a chunk says about its prompt: log-probabilities, or its part of a mean."""
+    """Record a chunk's results for its prompt: log-probabilities, or its part of a mean."""
     sequence = chunk.sequence
     if output.hidden_sum is not None:
         hidden_sum = output.hidden_sum.astype(np.float64)
@@ -254,7 +254,7 @@ def gather(chunk: Chunk, output: ChunkOutput, weigh: Weigh = relative_probabilit
 def choose(
     logits: FloatArray, sequence: Sequence, weigh: Weigh = relative_probabilities
 ) -> tuple[int, TokenLogprobs | None]:
-    """The next token of a sequence from its logits [V], taken in by its grammar."""
+    """Choose the next token of a sequence from its logits [V], and advance its grammar."""
     params = sequence.params
     token_id = sample(logits, sequence, weigh)
     logprobs = None

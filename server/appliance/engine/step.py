@@ -1,4 +1,4 @@
-"""One batch from forward pass to events: compute, choose tokens, commit, report."""
+"""Takes one batch from forward pass to events: compute, choose tokens, commit, report."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class Stepper:
         self._intervals_s: list[float] = []  # between tokens of one sequence, of this batch
 
     def run(self, batch: Batch) -> list[TokenEvent]:
-        """What a batch says about its sequences, in order; a sequence that ends has its event."""
+        """Run a batch and return its events in order; a sequence that ends has its final event."""
         self._begin(batch)
         try:
             outputs = self._runner.forward(batch)
@@ -61,12 +61,12 @@ class Stepper:
         return events
 
     def end(self, sequence_id: int, reason: FinishReason) -> TokenEvent:
-        """The last event of a sequence that the scheduler has dropped."""
+        """Return the final event of a sequence that the scheduler has dropped."""
         self._runner.release(sequence_id)
         return TokenEvent(sequence_id, finish_reason=reason)
 
     def _begin(self, batch: Batch) -> None:
-        """Have the runner forget the preempted, and report them and who is new."""
+        """Have the runner forget preempted sequences; report them and the new ones."""
         for sequence in batch.preempted:
             self._runner.release(sequence.sequence_id)
         if self._observer is None:
@@ -81,8 +81,8 @@ class Stepper:
     def _finish(self, chunk: Chunk, output: ChunkOutput, events: list[TokenEvent]) -> None:
         """Choose the tokens after a chunk: one, and another while they are those that were guessed.
 
-        A row's logits are those of the sequence up to the row's token; so the guess is only asked
-        whether that token was there, and every token is chosen as it would be without guesses.
+        A row's logits follow from the sequence up to the row's token; so a guess only decides
+        whether that row exists, and every token is chosen as it would be without guesses.
         """
         sequence = chunk.sequence
         gather(chunk, output, self._runner.weigh)
@@ -126,7 +126,7 @@ class Stepper:
 
 
 def log_fields(sequences: Iterable[Sequence]) -> dict[str, list[int] | list[str]]:
-    """What tells whose sequences these are; the choices of one request share its id."""
+    """Return log fields that name the sequences; the choices of one request share its id."""
     sequences = list(sequences)
     request_ids = [s.request_id for s in sequences if s.request_id is not None]
     return {

@@ -1,4 +1,4 @@
-"""The bridge from the engine thread to one reader: the events of one sequence as they come."""
+"""Carries the events of one sequence from the engine thread to its reader."""
 
 from __future__ import annotations
 
@@ -32,8 +32,8 @@ class SequenceStream:
         self._take: Callable[[TokenEvent], None] | None = None
 
     def follow(self, take: Callable[[TokenEvent], None]) -> None:
-        """Hand every event to `take`, which must not raise: those that are here now, others in the
-        call that brings them to the loop. Waking a task for each would cost more than the rest.
+        """Call `take`, which must not raise, with every event: with those that are here now, and
+        with others as they reach the loop. Waking a task for each would cost more than the rest.
         """
         while self._events:
             take(self._events.popleft())
@@ -55,14 +55,14 @@ class SequenceStream:
         return self._events.popleft()
 
     def cancel(self, reason: FinishReason = FinishReason.CANCELLED) -> None:
-        """Have the sequence end soon; its final event gives this reason if it was not over already.
+        """Ask the engine to end the sequence; unless it is over, its final event has this reason.
 
         A reader that found the end itself, a stop string say, gives STOP.
         """
         self._cancel(self.sequence_id, reason)
 
     def push(self, event: TokenEvent) -> None:
-        """Hand the reader an event; called on the loop."""
+        """Deliver an event to the reader; called on the loop."""
         take = self._take
         if event.finish_reason is not None:
             self.finished.set_result(None)
@@ -76,14 +76,14 @@ class SequenceStream:
 
 
 def push_all(pairs: list[tuple[SequenceStream, TokenEvent]]) -> None:
-    """Hand events over from any thread, with one call into an event loop, not one for each."""
+    """Deliver events from any thread, with one call into each event loop."""
     by_loop: dict[asyncio.AbstractEventLoop, list[tuple[SequenceStream, TokenEvent]]] = {}
     for stream, event in pairs:
         by_loop.setdefault(stream.loop, []).append((stream, event))
     for loop, group in by_loop.items():  # tests have several
         try:
             loop.call_soon_threadsafe(_push_each, group)
-        except RuntimeError:  # the loop is closed: nobody is left to read
+        except RuntimeError:  # the loop is closed: no reader remains
             for stream, _ in group:
                 stream.cancel()
 

@@ -1,4 +1,4 @@
-"""Messages to the prompt a model was trained on, by the template that came with the model."""
+"""Renders messages to a prompt, with the chat template that came with the model."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ class ChatTemplate:
         *,
         add_generation_prompt: bool = True,
     ) -> str:
-        """The prompt, to be encoded without adding special tokens.
+        """Render the prompt, to be encoded without adding special tokens.
 
         `tools` are OpenAI's: {"type": "function", "function": {...}}. Only the template writes
         control tokens: those in `messages` or `tools` come out with a BOUNDARY inside, which makes
@@ -111,7 +111,7 @@ class ChatTemplate:
         role = message.get("role")
         if role not in ROLES:
             raise InvalidRequest(
-                f"messages[{index}].role is none that we know. Use {', '.join(sorted(ROLES))}.",
+                f"messages[{index}].role is unknown. Use {', '.join(sorted(ROLES))}.",
                 param="messages",
             )
         marked = self._controls.mark_object(_with_parsed_arguments(message))
@@ -144,7 +144,7 @@ def _cut(message: str) -> str:
 
 
 def _with_parsed_arguments(message: Message) -> dict[str, JsonValue]:
-    """Tool call arguments are JSON text on the wire and objects in a template."""
+    """Parse tool call arguments: JSON text on the wire, objects in a template."""
     prepared = dict(message)
     calls = prepared.get("tool_calls")
     if isinstance(calls, list):
@@ -211,7 +211,7 @@ class _ControlTokens:
 
 
 def _any_of(texts: Sequence[str]) -> str:
-    """A regular expression for the longest of sorted `texts`; shared beginnings are tried once."""
+    """Make a regular expression for the longest of sorted `texts`, tried once by prefix."""
     groups = groupby(filter(None, texts), key=itemgetter(0))
     branches = [re.escape(first) + _any_of([text[1:] for text in group]) for first, group in groups]
     if not branches:

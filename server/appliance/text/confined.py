@@ -1,4 +1,4 @@
-"""Has work on what strangers wrote done in a process of its own, which the kernel can end."""
+"""Runs work on untrusted input in a child process under kernel-enforced limits."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from appliance.text.confined_worker import Reply
 
-# An answer counts its own CPU time; the wall clock only catches a machine that stands still.
+# An answer counts its own CPU time; the wall clock only catches a machine that stalls.
 _WALL_TIME_FACTOR = 10
 
 
@@ -34,11 +34,11 @@ class Limits:
 
 
 class ConfinedProcess:
-    """A worker module in a process of its own, asked one thing at a time.
+    """Runs a worker module in a child process, one request at a time.
 
     A process, because a small piece of data (two deeply nested lists that a template compares, a
     schema of forty patterns) can keep native code busy for ever, and nothing inside the same
-    process can end that. After a limit was passed the next question starts a new process.
+    process can end that. After a limit was passed the next request starts a new process.
     """
 
     def __init__(self, module: str, config: Mapping[str, JsonValue], limits: Limits) -> None:
@@ -49,21 +49,21 @@ class ConfinedProcess:
         self._running: _Running | None = None
 
     def start(self) -> Reply:
-        """Start now, and say how it went."""
+        """Start the process and return the worker's first reply."""
         with self._lock:
             return self._restart()
 
     def ask(self, request: JsonValue) -> Reply:
-        """The worker's answer. Blocks; callers wait for each other."""
+        """Send a request and return the reply. Blocks; callers wait for each other."""
         with self._lock:
             if self._running is not None and self._running.process.poll() is not None:
-                self._end()  # somebody killed it while it was idle
+                self._end()  # it was killed while it was idle
             if self._running is None and "error" in (reply := self._restart()):
                 return reply
             return self._ask(request)
 
     def close(self) -> None:
-        """End the process; the next question would start it again."""
+        """End the process; the next request would start it again."""
         with self._lock:
             self._end()
 
@@ -135,7 +135,7 @@ def _end(process: subprocess.Popen[bytes], connection: socket.socket) -> int:
     """End the process and return how it ended: minus the signal, if it was one."""
     connection.close()
     try:
-        # One that the kernel is ending already shall tell us the kernel's reason.
+        # If the kernel is ending it already, the status holds the kernel's reason.
         return process.wait(timeout=0.05)
     except subprocess.TimeoutExpired:
         process.kill()

@@ -1,4 +1,4 @@
-"""The inside of a confined process: one answer at a time, under limits the kernel keeps."""
+"""Runs inside a confined process: one answer at a time, under kernel-enforced limits."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class Reply(TypedDict, total=False):
 
 
 class WorkerError(Exception):
-    """An error whose kind and words go to the other side."""
+    """An error whose kind and message go to the parent process."""
 
     def __init__(self, kind: ErrorKind, message: str) -> None:
         super().__init__(message)
@@ -43,17 +43,17 @@ class WorkerError(Exception):
 
 class Worker(Protocol):
     def prepare(self) -> None:
-        """Have Python import what it imports late, while files can still be opened."""
+        """Import what Python imports late, while files can still be opened."""
 
     def start(self) -> str:
-        """Do, under the limits, what has to be done once."""
+        """Do the work that is needed once, under the limits."""
 
     def answer(self, request: Any) -> str:
         """Answer one request, under the limits."""
 
 
 def serve(make_worker: Callable[[Mapping[str, Any]], Worker]) -> None:
-    """Run until the other side is gone."""
+    """Answer requests until the parent process is gone."""
     start: Start = json.loads(_receive())
     worker = make_worker(start["config"])
     worker.prepare()
@@ -65,7 +65,7 @@ def serve(make_worker: Callable[[Mapping[str, Any]], Worker]) -> None:
 
 
 def _limit_resources(memory_bytes: int) -> None:
-    """No more memory, files, sockets or processes than this process has now."""
+    """Allow no more memory, files, sockets or processes than this process has now."""
     if sys.platform != "darwin":  # which knows no such limit
         resource.setrlimit(resource.RLIMIT_AS, (memory_bytes, memory_bytes))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
@@ -75,7 +75,7 @@ def _limit_resources(memory_bytes: int) -> None:
 
 
 def _reply(work: Callable[[], str], cpu_time_s: float) -> None:
-    # The signal has no handler: the kernel ends the process, whatever C code it is in.
+    # The signal has no handler: the kernel ends the process in any C code.
     signal.setitimer(signal.ITIMER_PROF, cpu_time_s)
     reply: Reply
     try:

@@ -1,4 +1,4 @@
-"""Token ids to text as they come, never a cut character and never a part of a stop string."""
+"""Turns token ids into text as they come, without cut characters or parts of stop strings."""
 
 from __future__ import annotations
 
@@ -40,12 +40,12 @@ class Detokenizer:
 
     @property
     def stopped(self) -> str | None:
-        """The stop string that ended the text, if one did."""
+        """Return the stop string that ended the text, if one did."""
         return self._scanner.found
 
     @property
     def num_held(self) -> int:
-        """How many characters wait because they may become a stop string."""
+        """Count the characters that wait because they may become a stop string."""
         return self._scanner.num_held
 
     def push(self, token_id: int) -> str:
@@ -59,7 +59,7 @@ class Detokenizer:
         return self._emit(self._utf8.decode(piece))
 
     def flush(self) -> str:
-        """What remains at the end: half a stop string is text, half a character is U+FFFD."""
+        """Return what remains: half a stop string as text, half a character as U+FFFD."""
         return self._emit(self._utf8.decode(b"", final=True)) + self._scanner.release()
 
     def _emit(self, text: str) -> str:
@@ -72,7 +72,7 @@ class Detokenizer:
 
 
 class _StopScanner:
-    """Passes text on, but holds back whatever may yet become a stop string.
+    """Passes text on, but holds back what may yet become a stop string.
 
     The stop string that is complete first ends the text, the longest if two end together, so the
     result does not depend on how the text was cut into pieces.
@@ -128,7 +128,7 @@ class _StopString:
             self._fallback[n + 1] = matched
 
     def advance(self, character: str) -> bool:
-        """True when the text so far ends with the whole stop string."""
+        """Advance by a character; return True when the text ends with the whole stop string."""
         text, matched = self.text, self.num_matched
         while matched and (matched == len(text) or text[matched] != character):
             matched = self._fallback[matched]

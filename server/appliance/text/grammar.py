@@ -1,4 +1,4 @@
-"""JSON schemas and tool calls to grammars, and a grammar's masks over the next token."""
+"""Compiles JSON schemas and tool calls to grammars, and masks the next token by them."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ class GrammarConstraint:
         """Set the logits [V] of forbidden tokens to minus infinity; V may be padded."""
         if not self._matcher.is_stopped():
             allowed = np.frombuffer(self._matcher.compute_bitmask(), dtype=np.uint8)
-            # A mask without a token, or an error: nothing is left but to end.
+            # A mask without a token, or an error: the sequence can only end.
             if allowed.any() and not self._matcher.is_error():
                 num_tokens = min(len(logits), 8 * len(allowed))
                 forbidden = np.unpackbits(~allowed, count=num_tokens, bitorder="little")
@@ -93,7 +93,7 @@ class CompiledGrammar:
 
 
 class GrammarCompiler:
-    """Grammars over one model's tokens; keeps the last `cache_size`. For any thread.
+    """Compiles grammars over one model's tokens; keeps the last `cache_size`. For any thread.
 
     Compiling takes milliseconds to two seconds, the first time also a process and the token trie:
     call it in a thread.
@@ -112,27 +112,27 @@ class GrammarCompiler:
         self._trie: LLTokenizer | None = None
 
     def json_object(self) -> CompiledGrammar:
-        """Any JSON object."""
+        """Compile a grammar of any JSON object."""
         return self.json_schema({"type": "object"})
 
     def json_schema(self, schema: Schema, *, param: str = _OUTPUT) -> CompiledGrammar:
-        """JSON that fits `schema`; refused if the schema says what we cannot hold a model to."""
+        """Compile a grammar of JSON that fits `schema`; refuse a schema beyond the grammars."""
         text = schema_text(schema, param)
         return self._cached(text, lambda: self._checker.grammar(text, param), param)
 
     def tool_call(
         self, tools: Mapping[str, Schema], tool_format: ToolFormat, *, named: str | None = None
     ) -> CompiledGrammar:
-        """Exactly one call of one of `tools` (name to its parameters' schema), or of `named`."""
+        """Compile one call of one of `tools` (name to its parameters' schema), or of `named`."""
         chosen = tools if named is None else {named: tools[named]}
         return self._tool_grammar(chosen, tool_format, "start: call")
 
     def optional_tool_calls(
         self, tools: Mapping[str, Schema], tool_format: ToolFormat
     ) -> CompiledGrammar | None:
-        """Free text in which whatever begins as a call is one.
+        """Compile free text in which everything that begins as a call is one.
 
-        None, that is no constraint, if no token marks a call or a tool's schema is beyond us: a
+        Returns None, no constraint, if no token marks a call or a tool's schema is too much: a
         client that leaves the choice to the model was promised nothing about the arguments.
         """
         opening = {ToolFormat.HERMES: HERMES_OPEN, ToolFormat.MISTRAL: MISTRAL_MARK}
@@ -221,7 +221,7 @@ class GrammarCompiler:
 
 
 class _Vocabulary:
-    """Our tokens in the shape llguidance asks for."""
+    """Presents our tokens in the shape that llguidance needs."""
 
     bos_token_id = None
 
@@ -234,12 +234,12 @@ class _Vocabulary:
 
     @property
     def is_exact(self) -> bool:
-        """Whether tokens add up to a text, as a grammar takes for granted."""
+        """Return True if tokens add up to a text, as grammars assume."""
         probe = '{"a": [1, "b c"]}'
         return b"".join(self.tokens[token_id] for token_id in self(probe)) == probe.encode()
 
     def __call__(self, text: str) -> list[int]:
-        """Tokens for text in the middle of an answer: none may bring a space of its own."""
+        """Encode text in the middle of an answer: no token may add a space of its own."""
         ids = self._tokenizer.encode(_OPENING + text, add_special_tokens=False)
         opening = b""
         while ids and not opening.endswith(_OPENING.encode()):
@@ -248,7 +248,7 @@ class _Vocabulary:
 
 
 def _arguments_schema(schema: Schema) -> Schema:
-    """Arguments are an object; a tool that declares nothing takes none."""
+    """Return the schema of a tool's arguments: an object, empty if none are declared."""
     if schema.get("type", "object") != "object":
         raise InvalidRequest("A tool's parameters must be a schema of an object.", param=_TOOLS)
     declares = schema.keys() - {"type"}

@@ -1,4 +1,4 @@
-"""Which JSON schemas we turn into grammars, and the words in which we refuse the others."""
+"""Decides which JSON schemas become grammars, and words the refusal of the others."""
 
 from __future__ import annotations
 
@@ -36,12 +36,12 @@ _ONLY_PROPERTIES = _REMARKS | {"type", "properties", "required", "$defs", "defin
 
 # What llguidance says, and what we say.
 _REASONS: Final[tuple[tuple[str, str], ...]] = (
-    (r'Unimplemented keys: \["([^"]{1,40})"', "uses {!r}, which we do not support"),
+    (r'Unimplemented keys: \["([^"]{1,40})"', "uses {!r}, which is not supported"),
     (r"oneOf constraints", "uses 'oneOf' with options that overlap; use 'anyOf'"),
-    (r"Unknown format: (\S{1,40})", "uses the format {!r}, which we do not support"),
+    (r"Unknown format: (\S{1,40})", "uses the format {!r}, which is not supported"),
     (r"Resource .* not present", "has a '$ref' to another document; put it under '$defs'"),
-    (r"look-around", "has a 'pattern' that looks ahead or behind, which we do not support"),
-    (r"backreferences", "has a 'pattern' with a back reference, which we do not support"),
+    (r"look-around", "has a 'pattern' that looks ahead or behind, which is not supported"),
+    (r"backreferences", "has a 'pattern' with a back reference, which is not supported"),
     (r"regex parse error", "has a 'pattern', or a length, that we cannot read"),
     (r"(?i)unsatisfiable|no extension|NoExtension", "cannot be satisfied by any value"),
     (r"(?i)too (big|large|complex|many)|limit|fuel|exceeded|Unable to determine", "is too complex"),
@@ -51,13 +51,13 @@ _REASONS: Final[tuple[tuple[str, str], ...]] = (
 
 
 class SchemaChecker:
-    """Decides on a schema without ever risking the server: what is costly runs confined."""
+    """Decides on a schema without risk to the server: costly work runs confined."""
 
     def __init__(self) -> None:
         self._process = ConfinedProcess(_WORKER, {}, Limits(cpu_time_s=0.5))
 
     def grammar(self, text: str, param: str) -> str:
-        """The grammar of a text from `schema_text`, known to compile within our limits."""
+        """Return the grammar of a text from `schema_text`, known to compile within our limits."""
         grammar = LLMatcher.grammar_from_json_schema(
             text, overrides={"whitespace_pattern": WHITE_SPACE, "lenient": False}
         )
@@ -72,16 +72,16 @@ class SchemaChecker:
 
 
 def schema_text(schema: Schema, param: str) -> str:
-    """The JSON text of a schema of reasonable size, its objects closed."""
+    """Return the JSON text of a schema of reasonable size, its objects closed."""
     text = _json_text(schema, param)
     _refuse_oversized(schema, text, param)
     if "x-guidance" in schema:
-        raise refusal("uses 'x-guidance', which we do not support", param)
+        raise refusal("uses 'x-guidance', which is not supported", param)
     return json.dumps(closed(dict(schema)))
 
 
 def closed(schema: JsonValue) -> JsonValue:
-    """The schema with objects held to the properties they declare, unless they say otherwise.
+    """Restrict objects to the properties they declare, unless they say otherwise.
 
     What fits it fits the original, and a weak model cannot invent properties without end. Left as
     it is where schemas are combined in ways that would make this a contradiction.
@@ -119,7 +119,7 @@ def refusal(why: str, param: str) -> InvalidRequest:
 
 
 def reason(message: str) -> str:
-    """llguidance's words in ours."""
+    """Translate llguidance's message into ours."""
     for pattern, words in _REASONS:
         if match := re.search(pattern, message):
             return words.format(*match.groups())

@@ -1,4 +1,4 @@
-"""Tries whether a JSON schema can become a grammar; runs only inside a confined process."""
+"""Checks that a JSON schema can become a grammar; runs only inside a confined process."""
 
 from __future__ import annotations
 

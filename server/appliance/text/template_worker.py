@@ -80,7 +80,7 @@ class Sandbox(ImmutableSandboxedEnvironment):
         raise  # noqa: PLE0704  called while an exception is handled
 
     def unsafe_undefined(self, obj: object, attribute: str) -> NoReturn:
-        """Say so at once, where Jinja would go on with an undefined value."""
+        """Raise at once, where Jinja would continue with an undefined value."""
         raise SecurityError(f"access to {attribute!r} is not allowed")
 
 
@@ -129,7 +129,7 @@ def _tojson(
     separators: tuple[str, str] | None = None,
     sort_keys: bool = False,
 ) -> str:
-    """JSON as transformers writes it; Jinja's own filter would escape HTML."""
+    """Write JSON as transformers does; Jinja's own filter would escape HTML."""
     return json.dumps(
         value,
         ensure_ascii=ensure_ascii,

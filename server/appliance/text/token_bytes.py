@@ -1,4 +1,4 @@
-"""How the string a vocabulary stores becomes the bytes it stands for, whatever decoder wrote it."""
+"""Converts a vocabulary's stored strings to the bytes they stand for, for any decoder."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ class _Step(TypedDict):
 
 
 def token_bytes_of(backend: tokenizers.Tokenizer) -> TokenBytes:
-    """The rule that agrees with the decoder of `backend`."""
+    """Choose the rule that agrees with the decoder of `backend`."""
     steps = _steps(backend)
     kinds = [step["type"] for step in steps if step["type"] != "Fuse"]
     if kinds == ["ByteLevel"]:
@@ -62,7 +62,7 @@ def _steps(backend: tokenizers.Tokenizer) -> list[_Step]:
 
 
 def _byte_level() -> ToBytes:
-    """GPT-2's alphabet: printable bytes stand for themselves, the others for 256 and upwards."""
+    """Decode GPT-2's alphabet: printable bytes as themselves, the others from 256 upwards."""
     printable = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
     others = [byte for byte in range(256) if byte not in set(printable)]
     byte_of = {chr(byte): byte for byte in printable}
@@ -120,7 +120,7 @@ def _replacing(replacements: list[tuple[str, str]], *, has_byte_tokens: bool) ->
 
 
 def _by_example(backend: tokenizers.Tokenizer) -> TokenBytes:
-    """For the rare decoders (WordPiece, none at all): decode the token between two others."""
+    """Decode the token between two others, for rare decoders (WordPiece, none at all)."""
 
     def decode(tokens: list[str]) -> str:
         if backend.decoder is None:

@@ -1,4 +1,4 @@
-"""Strings to token ids and back, over the `tokenizers` library: exact about bytes, any thread."""
+"""Converts strings to token ids and back with the `tokenizers` library, exact about bytes."""
 
 from __future__ import annotations
 
@@ -44,11 +44,11 @@ class Tokenizer:
         try:
             backend = tokenizers.Tokenizer.from_file(str(path))
         except Exception as error:  # the library raises bare Exception
-            raise ModelRefused(f"{path} is not a tokenizer we can read: {error}") from error
+            raise ModelRefused(f"{path} is not a readable tokenizer: {error}") from error
         return cls(backend)
 
     def encode(self, text: str, *, add_special_tokens: bool) -> list[int]:
-        """The ids of `text`; control tokens written in it are recognised.
+        """Return the ids of `text`; control tokens written in it are recognised.
 
         Large texts take time (about 0.2 s a megabyte) but let other threads run.
         """
@@ -68,7 +68,7 @@ class Tokenizer:
         return len(self.encode(text, add_special_tokens=add_special_tokens))
 
     def decode(self, ids: Iterable[int], *, skip_special_tokens: bool) -> str:
-        """The text of `ids` as one whole; what is not UTF-8 becomes U+FFFD.
+        """Return the text of `ids` as one whole; what is not UTF-8 becomes U+FFFD.
 
         Agrees with the library but in one place: broken UTF-8 among SentencePiece byte tokens
         does not take the good characters before it along.
@@ -83,7 +83,7 @@ class Tokenizer:
         return text[min(num_spaces, self.num_leading_spaces) :]
 
     def token_bytes(self, token_id: int) -> bytes:
-        """The exact bytes a token adds to a text; none for an id without a token."""
+        """Return the exact bytes a token adds to a text; none for an id without a token."""
         known = self._rest.get(token_id)
         if known is None:
             token = self._stored(token_id)
@@ -91,21 +91,21 @@ class Tokenizer:
         return known
 
     def token_text(self, token_id: int) -> str:
-        """The text of one token by itself; a cut character shows as U+FFFD."""
+        """Return the text of one token by itself; a cut character shows as U+FFFD."""
         return self.token_bytes(token_id).decode("utf-8", "replace")
 
     def token_id(self, text: str) -> int | None:
-        """The id of the added token written `text`."""
+        """Return the id of the added token written `text`."""
         return self._added_ids.get(text)
 
     def first_token_bytes(self, token_id: int) -> bytes:
-        """The bytes of a token that opens a text: some decoders drop a space there."""
+        """Return the bytes of a token that opens a text: some decoders drop a space there."""
         token = self._stored(token_id)
         return b"" if token is None else self._bytes.first(token)
 
     @property
     def num_leading_spaces(self) -> int:
-        """How many spaces at most a decoded text loses at its start."""
+        """Return how many spaces at most a decoded text loses at its start."""
         return self._bytes.num_leading_spaces
 
     def _stored(self, token_id: int) -> str | None:

@@ -1,4 +1,4 @@
-"""The ways models write tool calls, and a parser that finds the calls in streamed text."""
+"""Finds tool calls in streamed text, in each of the ways that models write them."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 class ToolFormat(StrEnum):
-    """How a model writes a call; the template it was trained with tells which."""
+    """How a model writes a call, known from the template it was trained with."""
 
     HERMES = "hermes"  # <tool_call>{"name": …, "arguments": …}</tool_call>, also Qwen's and our own
     LLAMA3 = "llama3"  # the whole answer is {"name": …, "parameters": …}
@@ -36,7 +36,7 @@ _MARKS = (HERMES_OPEN, HERMES_CLOSE, LLAMA3_MARK, MISTRAL_MARK)
 
 
 def detect_tool_format(template: str | None) -> ToolFormat | None:
-    """The format a chat template teaches its model; None for one that we cannot read."""
+    """Detect the format that a chat template teaches; None for one without a parser."""
     if template is None or "tools" not in template:
         return None
     if HERMES_OPEN in template:
@@ -48,7 +48,7 @@ def detect_tool_format(template: str | None) -> ToolFormat | None:
 
 
 def visible_ids(tokenizer: Tokenizer) -> frozenset[int]:
-    """The tokens that mark calls: a detokenizer must not leave them out, or no call is found."""
+    """Return the tokens that mark calls, which a detokenizer must keep for calls to be found."""
     ids = {tokenizer.token_id(mark) for mark in _MARKS}
     return frozenset(token_id for token_id in ids if token_id is not None)
 
@@ -75,7 +75,7 @@ class ToolCallParser:
         return self._scanner.push(text)
 
     def flush(self) -> Found:
-        """What remains at the end of the answer."""
+        """Return what remains at the end of the answer."""
         return self._scanner.flush()
 
 
@@ -207,7 +207,7 @@ _SCANNERS: dict[ToolFormat, type[_HermesScanner | _Llama3Scanner | _MistralScann
 
 
 def _num_held(text: str, mark: str) -> int:
-    """How many characters at the end of `text` may be the start of `mark`."""
+    """Count the characters at the end of `text` that may be the start of `mark`."""
     longest = min(len(text), len(mark) - 1)
     return next((n for n in range(longest, 0, -1) if text.endswith(mark[:n])), 0)
 
@@ -229,7 +229,7 @@ _DECODER = json.JSONDecoder(parse_constant=_refuse, parse_float=_finite)
 
 
 def _parse(text: str) -> object:
-    """The value, or None for what is not JSON."""
+    """Parse a value; None for what is not JSON."""
     try:
         value: object = _DECODER.decode(text)
     except (ValueError, RecursionError):
@@ -238,7 +238,7 @@ def _parse(text: str) -> object:
 
 
 def _values(text: str) -> list[object]:
-    """Several values with semicolons between them; None at the end for what is not JSON."""
+    """Yield values with semicolons between them; None at the end for what is not JSON."""
     values: list[object] = []
     while text:
         try:
@@ -255,7 +255,7 @@ def _parse_call(text: str, arguments_key: str) -> FoundCall | None:
 
 
 def _llama3_call(value: object) -> FoundCall | None:
-    """An answer in JSON may have a name, too: a call has nothing else."""
+    """Parse a call; other answers in JSON may have a name, but more besides."""
     if isinstance(value, dict) and value.keys() - {"type"} == {"name", "parameters"}:
         return _call_of(value, "parameters")
     return None

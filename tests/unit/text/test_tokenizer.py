@@ -119,7 +119,7 @@ def test_a_truncating_tokenizer_file_does_not_truncate_prompts(tmp_path: Path) -
 def test_a_broken_tokenizer_file_is_refused(tmp_path: Path, content: str) -> None:
     path = tmp_path / "tokenizer.json"
     path.write_text(content)
-    with pytest.raises(ModelRefused, match="not a tokenizer we can read"):
+    with pytest.raises(ModelRefused, match="not a readable tokenizer"):
         Tokenizer.from_file(path)
 
 

@@ -1,4 +1,4 @@
-"""What a config.json of the Llama family says, and which tensors must come with it."""
+"""Parses a config.json of the Llama family and lists the tensors that must come with it."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class RopeConfig:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ModelConfig:
-    """A decoder of the Llama family: all that a native runner needs besides the weights."""
+    """Describes a decoder of the Llama family: all that a native runner needs besides weights."""
 
     model_type: str
     vocab_size: int
@@ -60,12 +60,12 @@ class ModelConfig:
 
     @property
     def num_cache_values_per_token(self) -> int:
-        """Keys and values of one token over all layers; times the element size, its cache bytes."""
+        """Count keys and values of one token over all layers."""
         return 2 * self.num_layers * self.num_kv_heads * self.head_dim
 
 
 def parse_model_config(config: Mapping[str, object]) -> ModelConfig | None:
-    """The model that config.json describes, or None when a native runner cannot compute it."""
+    """Parse config.json; return None when a native runner cannot compute such a model."""
     family = FAMILIES.get(str(config.get("model_type")))
     if family is None or config.get("quantization_config") is not None:
         return None
@@ -104,7 +104,7 @@ def parse_model_config(config: Mapping[str, object]) -> ModelConfig | None:
 
 
 def expected_tensors(config: ModelConfig) -> dict[str, tuple[int, ...]]:
-    """Name and shape of every tensor the model has, no more and no fewer, as HF names them."""
+    """List name and shape of exactly the tensors that the model has, as HF names them."""
     tensors: dict[str, tuple[int, ...]] = {
         "model.embed_tokens.weight": (config.vocab_size, config.hidden_size),
         "model.norm.weight": (config.hidden_size,),
@@ -157,7 +157,7 @@ def _parse_head_dim(fields: _Fields, num_heads: int) -> int:
 
 
 def _parse_rope(fields: _Fields) -> RopeConfig | None:
-    """The position encoding, spelled `rope_scaling` or, since transformers 5, `rope_parameters`."""
+    """Parse the position encoding: `rope_scaling` or, since transformers 5, `rope_parameters`."""
     section = fields.section("rope_scaling") or fields.section("rope_parameters")
     kind = section.values.get("rope_type", section.values.get("type", "default"))
     shares = (part.values.get("partial_rotary_factor") for part in (section, fields))
@@ -187,7 +187,7 @@ def _parse_rope(fields: _Fields) -> RopeConfig | None:
 
 
 def _original_context_tokens(fields: _Fields, section: _Fields) -> int:
-    """As transformers looks it up: the outer field, then the section's, then the context."""
+    """Find the value where transformers does: the outer field, the section's, the context."""
     name = "original_max_position_embeddings"
     found = fields.optional_count(name) or section.optional_count(name)
     return found or fields.count("max_position_embeddings")
@@ -216,7 +216,7 @@ def _parse_windows(fields: _Fields, family: Family) -> tuple[int | None, ...] | 
 
 @dataclass(frozen=True, slots=True)
 class _Fields:
-    """Typed access to a JSON object; a value of the wrong type or sign is refused by name."""
+    """Reads typed values of a JSON object and refuses those of the wrong type or sign by name."""
 
     values: Mapping[str, object]
 

@@ -1,4 +1,4 @@
-"""Which arithmetic a model runs in: as stored where the device is good at it, else float32."""
+"""Chooses a model's arithmetic: as stored where the device is fast at it, else float32."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ _BFLOAT16_FLAGS = {"avx512_bf16", "amx_bf16", "bf16"}
 
 
 def choose_dtype(requested: str, stored: str, device: str) -> str:
-    """The arithmetic for `requested`; "auto" is as stored, unless a CPU is slow at that."""
+    """Choose the arithmetic for `requested`; "auto" is as stored, unless a CPU is slow at it."""
     if requested != "auto":
         return requested
     if not device.startswith("cpu") or stored == "float32":
@@ -20,7 +20,7 @@ def choose_dtype(requested: str, stored: str, device: str) -> str:
 
 
 def has_fast_bfloat16(cpu_description: str) -> bool:
-    """Whether /proc/cpuinfo promises bfloat16 products in hardware."""
+    """Return True if /proc/cpuinfo names bfloat16 products in hardware."""
     return any(
         _BFLOAT16_FLAGS & set(line.split())
         for line in cpu_description.splitlines()
@@ -29,5 +29,5 @@ def has_fast_bfloat16(cpu_description: str) -> bool:
 
 
 def read_cpu_description(path: Path = Path("/proc/cpuinfo")) -> str:
-    """What the kernel says about the CPU; nothing where there is no such file (macOS)."""
+    """Read the kernel's description of the CPU; empty where there is no such file (macOS)."""
     return path.read_text(encoding="utf-8", errors="replace") if path.exists() else ""

@@ -1,4 +1,4 @@
-"""Which tensors hold the weights of a quantized model, and how many of each share a scale.
+"""Names the tensors that hold the weights of a quantized model, and their shapes.
 
 A quantized directory is the original with other weights. Each linear layer X is stored by rows:
 
@@ -34,12 +34,12 @@ Shape = tuple[int, ...]
 
 
 def kind_of(name: str, quantization: str) -> str:
-    """How the matrix `name` is stored; every token's choice rests on the last one."""
+    """Return how the matrix `name` is stored; the output matrix is int8, as it decides tokens."""
     return "int8" if name == "lm_head" else quantization
 
 
 def parts_of(kind: str, n: int, k: int) -> dict[str, tuple[str, Shape]]:
-    """By name: dtype and shape of what a matrix [n, k] of this kind is stored as."""
+    """Return dtype and shape of each stored part of a matrix [n, k], by name."""
     scales = ("BF16", (n, -(-k // GROUP)))
     if kind == "int8":
         return {"weight": ("I8", (n, k)), "scales": scales}
@@ -48,7 +48,7 @@ def parts_of(kind: str, n: int, k: int) -> dict[str, tuple[str, Shape]]:
 
 
 def linear_layers(config: ModelConfig) -> dict[str, Shape]:
-    """Every matrix that is quantized, by its name without `.weight`."""
+    """List every matrix that is quantized, by its name without `.weight`."""
     layers = {
         name.removesuffix(".weight"): shape
         for name, shape in expected_tensors(config).items()
@@ -58,7 +58,7 @@ def linear_layers(config: ModelConfig) -> dict[str, Shape]:
 
 
 def quantized_tensors(config: ModelConfig, quantization: str) -> Mapping[str, tuple[str, Shape]]:
-    """Dtype and shape of every tensor that quantizing makes."""
+    """Return dtype and shape of every tensor that quantizing makes."""
     return {
         f"{name}.{part}": stored
         for name, (n, k) in linear_layers(config).items()
@@ -67,7 +67,7 @@ def quantized_tensors(config: ModelConfig, quantization: str) -> Mapping[str, tu
 
 
 def kept_tensors(config: ModelConfig) -> Mapping[str, Shape]:
-    """The tensors that quantizing leaves alone: embedding, norms, biases."""
+    """List the tensors that quantizing leaves alone: embedding, norms, biases."""
     layers = linear_layers(config)
     return {
         name: shape

@@ -1,4 +1,4 @@
-"""The model families that native runners compute, and how their config.json files differ."""
+"""Lists the model families that native runners compute, and how their config.json differs."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Family:
-    """One `model_type`: what is fixed, what config.json may switch, what absence means."""
+    """Describes one `model_type`: what is fixed, what config.json may switch, the defaults."""
 
     has_qkv_bias: bool = False  # always, without a switch
     has_attention_bias_setting: bool = False  # `attention_bias`: on q, k, v and the output

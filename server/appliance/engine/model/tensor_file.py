@@ -1,4 +1,4 @@
-"""Where a tensor's bytes lie in a safetensors file; the model store says it, runners map it."""
+"""Locates a tensor's bytes in a safetensors file, for runners to map."""
 
 from __future__ import annotations
 
@@ -18,9 +18,10 @@ QUANTIZED_SIZES = {"I8": 1, "U8": 1}  # see quantized.py
 class TensorLocation:
     """One stored tensor: row-major, little-endian, in bytes [start, end) of the file at `path`.
 
-    `start` and `end` count from the beginning of the file, header included. Whoever builds one
-    has checked that the range lies in the file, that `dtype` is a key of ELEMENT_SIZES (or, of
-    a quantized layer, of QUANTIZED_SIZES) and that `end - start` is `size_bytes`.
+    `start` and `end` count from the beginning of the file, header included. The code that
+    builds one has checked that the range is inside the file, that `dtype` is a key of
+    ELEMENT_SIZES (or, of a quantized layer, of QUANTIZED_SIZES) and that `end - start` is
+    `size_bytes`.
     """
 
     path: Path

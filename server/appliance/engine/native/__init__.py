@@ -1,1 +1,1 @@
-"""The native runner: own C kernels for the Llama family on CPUs, and weights in their layout."""
+"""Contains the native runner: C kernels for the Llama family on CPUs, and their weights."""

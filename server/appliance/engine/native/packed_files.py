@@ -1,4 +1,4 @@
-"""Packed weights on disk: written whole, shared by every process, removed when long unused."""
+"""Keeps packed weights on disk: written whole, shared by processes, removed when unused."""
 
 from __future__ import annotations
 
@@ -20,16 +20,16 @@ logger = logging.getLogger(__name__)
 Settle = Callable[[int, int], object]  # called with offset and size of what is written
 Write = Callable[[mmap.mmap, Settle], None]
 
-MAX_UNUSED = 3  # files that no process has open and that are kept all the same
-ABANDONED_S = 60.0  # an unfinished file this old that nobody has locked: its writer was ended
+MAX_UNUSED = 3  # files that are kept although no process has them open
+ABANDONED_S = 60.0  # an unfinished, unlocked file this old: its writer was ended
 SUFFIX = ".weights"
 
 
 def open_packed(cache_dir: Path | None, key: str, size: int, write: Write) -> mmap.mmap:
-    """The file of this name, made by `write` if it is not there; memory where there is no cache.
+    """Map the file of this name, made by `write` if missing; use memory without a cache.
 
     A map of the file is shared with every process that has it, and on recent kernels it is made of
-    huge pages. It holds a lock on the file for as long as it lives, so that nobody removes it.
+    huge pages. It holds a lock on the file for as long as it lives, which keeps the file.
     """
     directory = private_directory(cache_dir, "packed")
     if directory is None:
@@ -37,7 +37,7 @@ def open_packed(cache_dir: Path | None, key: str, size: int, write: Write) -> mm
     path = directory / f"{key}{SUFFIX}"
     try:
         if not _is_whole(path, size):
-            _remove_unused(directory)  # first: what is of no use may be what fills the disk
+            _remove_unused(directory)  # first: unused files may be what fills the disk
             _write_whole(path, size, write)
         pages = _map(path, size)
     except OSError as error:  # a full disk; a file system without locks; removed by another process
@@ -78,7 +78,7 @@ def _prefer_huge_pages(pages: mmap.mmap) -> None:
 
 
 def _write_whole(path: Path, size: int, write: Write) -> None:
-    """All or nothing: others see the file only when complete; the last of two writers wins."""
+    """Write all or nothing: others see a complete file; the last of two writers wins."""
     descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=".packing-")
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX)
@@ -96,7 +96,7 @@ def _write_whole(path: Path, size: int, write: Write) -> None:
 
 
 def _remove_unused(directory: Path) -> None:
-    """Keep what is in use and the few that were used last; what a dead writer left goes too."""
+    """Remove all but files in use and the few used last, and what dead writers left."""
     with contextlib.suppress(OSError):  # another process removes at the same time
         unused = [path for path in directory.glob(f"*{SUFFIX}") if not _is_used(path)]
         unused.sort(key=lambda path: path.stat().st_mtime)

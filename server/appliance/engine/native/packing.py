@@ -1,4 +1,4 @@
-"""Weights in the layout that the native kernels read: what lies where, and how it is made."""
+"""Packs weights into the layout that the native kernels read."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from appliance.engine.native.packed_files import Settle
 
 
-# What decides the bytes of a packed matrix: where they lie, and how weights are rounded or moved.
+# Code that decides the bytes of a packed matrix: layout, rounding and order.
 LAYOUT_SOURCES = ("floats.h", "linear.h", "linear_layout.h", "linear_pack.inc", "../tiles.py")
 
 MAX_SIDE = 1 << 24  # of a matrix: beyond it the kernels' 32-bit indices end; no model is near it
@@ -38,7 +38,7 @@ MAX_SIDE = 1 << 24  # of a matrix: beyond it the kernels' 32-bit indices end; no
 
 @dataclass(frozen=True, slots=True)
 class Matrix:
-    """A matrix of the packed file: tensors below each other, and where they come to lie."""
+    """A matrix of the packed file: tensors below each other, at an offset."""
 
     tensors: tuple[str, ...]
     kind: str
@@ -50,7 +50,7 @@ class Matrix:
 
 
 class PackedWeights:
-    """All matrices of a model, from the cache if another start or process has packed them."""
+    """Holds all matrices of a model, from the cache if they were packed before."""
 
     def __init__(
         self, library: NativeLibrary, plan: Mapping[str, Matrix], pages: mmap.mmap
@@ -73,7 +73,7 @@ def plan_matrices(
     *,
     is_stored: bool = False,
 ) -> dict[str, Matrix]:
-    """Every linear layer by name and where it lies in the packed file."""
+    """Assign every linear layer, by name, an offset in the packed file."""
     hidden, inner = config.hidden_size, config.intermediate_size
     q_size = config.num_heads * config.head_dim
     qkv_size = q_size + 2 * config.num_kv_heads * config.head_dim
@@ -95,7 +95,7 @@ def plan_matrices(
     for name, tensors, n, k in parts:
         if max(n, k) > MAX_SIDE:
             raise ModelRefused(
-                f"config.json makes {tensors[0]} and what lies beside it {n} by {k}; the native"
+                f"config.json makes {tensors[0]} and its neighbours {n} by {k}; the native"
                 f" engine computes with at most {MAX_SIDE} a side. Use --engine torch."
             )
         layer = "lm_head" if name == "head" else name
@@ -137,7 +137,7 @@ def load_packed(  # noqa: PLR0913 - called once, by name
 def _key(
     plan: Mapping[str, Matrix], tensors: Mapping[str, TensorLocation], weights_id: str | None
 ) -> str:
-    """What the bytes of the packed file depend on: weights, sizes, kinds and the layout's code."""
+    """Hash all that the packed bytes depend on: weights, sizes, kinds, the layout's code."""
     files = sorted({tensor.path.resolve() for tensor in tensors.values()})
     stats = [(str(path), path.stat().st_size, path.stat().st_mtime_ns) for path in files]
     ranges = {name: (t.path.name, t.dtype, t.start, t.end) for name, t in tensors.items()}
@@ -153,7 +153,7 @@ def _key(
 def quantize_rows(
     library: NativeLibrary, pool: int, kind: str, stored: TensorLocation
 ) -> dict[str, NDArray[np.generic]]:
-    """A stored matrix as the parts that a quantized model keeps of it."""
+    """Convert a stored matrix to the parts that a quantized model keeps of it."""
     n, k = stored.shape
     words = to_bfloat16(map_tensor(stored), stored.dtype)
     with mmap.mmap(-1, library.weight_size(WEIGHT_KINDS[kind], n, k)) as pages:
@@ -184,7 +184,7 @@ def _pack(
 
 
 def _arrange(matrix: Matrix, tensors: Mapping[str, TensorLocation], pages: mmap.mmap) -> None:
-    """What was quantized before only changes its order."""
+    """Reorder a matrix that was quantized before; its values stay."""
     names = parts_of(matrix.kind, matrix.n, matrix.k)
     stored = {
         part: [map_tensor(tensors[f"{name}.{part}"]) for name in matrix.tensors] for part in names

@@ -1,4 +1,4 @@
-"""The native runner: one call into C a forward pass, the same bits in any batch, without torch."""
+"""Runs a forward pass in one call into C: the same bits in any batch, without torch."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ class NativeRunner:
         weights_id: str | None = None,
     ) -> None:
         if block_size % KEY_TILE:
-            raise ValueError(f"blocks of {block_size} tokens: the kernels want multiples of 16")
+            raise ValueError(f"blocks of {block_size} tokens: the kernels need multiples of 16")
         self._library = library
         self._pool = _checked(library.pool_create(num_threads))
         weakref.finalize(self, library.pool_destroy, self._pool).atexit = False
@@ -131,18 +131,18 @@ class NativeRunner:
         return outputs
 
     def weigh(self, logits: FloatArray, peak: float, temperature: float) -> DoubleArray:
-        """By the library's own exponential: the same bits on every CPU."""
+        """Use the library's own exponential: the same bits on every CPU."""
         logits = np.ascontiguousarray(logits)
         weights = np.empty(len(logits))
         self._library.weigh(logits.ctypes.data, len(logits), peak, temperature, weights.ctypes.data)
         return weights
 
     def release(self, sequence_id: int) -> None:
-        """Nothing is kept outside the block cache."""
+        """Do nothing: all state is in the block cache."""
 
 
 class _Tables:
-    """What the model needs beside its matrices; holds the arrays that C points into."""
+    """Holds the arrays that the model needs beside its matrices, for C to point into."""
 
     def __init__(
         self, config: ModelConfig, tensors: Mapping[str, TensorLocation], packed: PackedWeights
@@ -197,7 +197,7 @@ class _Tables:
         )
 
     def _vector(self, *names: str) -> int | None:
-        """The vectors one after the other; None where the model has none."""
+        """Join the vectors; return None where the model has none."""
         if names[0] not in self._tensors:
             return None
         return self._keep(np.concatenate([load_vector(self._tensors, name) for name in names]))
@@ -208,7 +208,7 @@ class _Tables:
 
 
 def rotary_frequencies(rope: RopeConfig, head_dim: int) -> Floats:
-    """Radians a position for each pair of dimensions, [D / 2]: worked out in double precision."""
+    """Compute radians a position for each pair of dimensions, [D / 2], in double precision."""
     exact = (rope.theta ** -(i / head_dim) for i in range(0, head_dim, 2))
     if rope.kind is RopeKind.LINEAR:
         exact = (frequency / rope.factor for frequency in exact)
@@ -218,7 +218,7 @@ def rotary_frequencies(rope: RopeConfig, head_dim: int) -> Floats:
 
 
 def _stretch_llama3(frequency: float, rope: RopeConfig) -> float:
-    """Slow frequencies are divided by the factor, fast ones kept, those between blended."""
+    """Divide slow frequencies by the factor, keep fast ones, blend those between."""
     turns = rope.original_context_tokens * frequency / (2 * math.pi)  # over the context trained on
     span = rope.high_freq_factor - rope.low_freq_factor
     kept_share = min(max((turns - rope.low_freq_factor) / span, 0.0), 1.0)

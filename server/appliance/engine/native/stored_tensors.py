@@ -1,4 +1,4 @@
-"""A model's stored tensors as arrays: mapped from their files, converted a piece at a time."""
+"""Maps a model's stored tensors as arrays, and converts them a piece at a time."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ Floats = NDArray[np.float32]
 
 
 def load_vector(tensors: Mapping[str, TensorLocation], name: str) -> Floats:
-    """A norm's weight or a bias, in float32."""
+    """Load a norm's weight or a bias as float32."""
     return to_float32(map_tensor(tensors[name]), tensors[name].dtype)
 
 
 def map_tensor(location: TensorLocation) -> NDArray[np.generic]:
-    """The stored tensor without a copy, bfloat16 as 16-bit words."""
+    """Map the stored tensor without a copy, bfloat16 as 16-bit words."""
     first_page = location.start - location.start % mmap.ALLOCATIONGRANULARITY
     with location.path.open("rb") as file:
         length = location.end - first_page
@@ -44,7 +44,7 @@ def to_float32(values: NDArray[np.generic], dtype: str) -> Floats:
 
 
 def to_bfloat16(values: NDArray[np.generic], dtype: str) -> Words:
-    """Rounded to nearest, ties to even; what is stored so already is not copied."""
+    """Round to nearest, ties to even; bfloat16 tensors are not copied."""
     if dtype == "BF16":
         return values.view(np.uint16)
     flat, words = values.reshape(-1), np.empty(values.size, np.uint16)

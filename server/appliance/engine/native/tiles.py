@@ -1,4 +1,4 @@
-"""Quantized matrices between the rows that files hold and the tiles that the kernels read.
+"""Converts quantized matrices between the rows of files and the tiles of the kernels.
 
 The tiles are described in kernels/linear_layout.h, the rows in model/quantized.py. Both ways only
 move bytes, so a stored matrix computes the same bits as one that is quantized at the start.
@@ -36,7 +36,7 @@ class Groups(NamedTuple):
 
 
 def read_rows(tiles: Bytes, kind: str, n: int, k: int) -> dict[str, NDArray[np.generic]]:
-    """The stored form of a packed matrix."""
+    """Convert a packed matrix to its stored form."""
     groups = _groups(tiles.reshape(-(-n // COLUMN_TILE), -1), kind, k)
     scales = np.concatenate([_split_scales(some.scales) for some in groups], axis=1)
     lines = np.concatenate([_split_lines(some.lines) for some in groups], axis=1)
@@ -53,7 +53,7 @@ def read_rows(tiles: Bytes, kind: str, n: int, k: int) -> dict[str, NDArray[np.g
 
 
 def write_tiles(parts: Parts, kind: str, n: int, k: int, tiles: Bytes) -> None:
-    """Put stored rows where the kernels read them: exactly the bytes that packing would."""
+    """Convert stored rows to tiles: exactly the bytes that packing would write."""
     by_tile = tiles.reshape(-(-n // COLUMN_TILE), -1)
     for first in range(0, n, ROWS_AT_ONCE):
         some = {
@@ -82,7 +82,7 @@ def _whole_tiles(rows: NDArray[np.generic]) -> NDArray[np.generic]:
 
 
 def _groups(by_tile: Bytes, kind: str, k: int) -> list[Groups]:
-    """The whole groups, and the last if it is shorter."""
+    """Return the whole groups, and the last if it is shorter."""
     num_whole, rest = divmod(_num_quads(k), GROUP // 4)
     header = SCALES_SIZE + (0 if kind == "int8" else CODES_SIZE)
     groups, at = [], 0
@@ -129,7 +129,7 @@ def _write_codes(codes: Bytes, groups: list[Groups]) -> None:
 
 
 def _split_lines(lines: Bytes) -> Bytes:
-    """By output and line: [outputs, lines, 4]."""
+    """Reshape to [outputs, lines, 4]."""
     return lines.transpose(0, 3, 1, 2, 4).reshape(lines.shape[0] * COLUMN_TILE, -1, 4)
 
 

@@ -1,1 +1,1 @@
-"""What runners share or do beside serving: the plain runner, sizes, self-check and quality."""
+"""Contains the transformers runner, and the self-check, quality and sizes of all runners."""

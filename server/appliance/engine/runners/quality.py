@@ -1,4 +1,4 @@
-"""What quantizing costs a model: the perplexity of a text, and how far predictions move."""
+"""Measures what quantizing costs a model: perplexity of a text, and how predictions move."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ ROWS_AT_ONCE = 64  # [64, V] in double precision is 65 MB for the largest vocabu
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Quality:
-    """Of a quantized model beside its original, over the tokens of one text."""
+    """Compares a quantized model with its original, over the tokens of one text."""
 
     num_tokens: int  # predicted
     original_perplexity: float
@@ -47,7 +47,7 @@ def compare(
     prefix = [] if bos_token_id is None else [bos_token_id]
     num_given = max(len(prefix), 1)  # tokens of a window that nothing predicts
     if len(token_ids) <= num_given - len(prefix):
-        raise ValueError("a text of no more tokens predicts nothing")
+        raise ValueError("the text has too few tokens to predict any")
     info = original.info
     window = min(WINDOW_TOKENS, info.max_context_tokens, info.num_blocks * info.block_size)
     fresh = window - num_given
@@ -72,13 +72,13 @@ def compare(
 
 
 def perplexity(losses: NDArray[np.float64]) -> float:
-    """Infinite or NaN for predictions that are."""
+    """Return e to the mean loss; infinite or NaN if the predictions are."""
     with np.errstate(over="ignore"):
         return float(np.exp(losses.mean()))
 
 
 def _logits(runner: Runner, token_ids: list[int]) -> FloatArray:
-    """[T, V]: what follows each token."""
+    """Compute logits [T, V] of what follows each token."""
     sequence = Sequence(
         sequence_id=0,
         prompt_ids=tuple(token_ids),
@@ -95,7 +95,7 @@ def _logits(runner: Runner, token_ids: list[int]) -> FloatArray:
 def _compare_rows(
     original: FloatArray, quantized: FloatArray, next_ids: list[int]
 ) -> NDArray[np.float64]:
-    """[4, T]: both losses, the divergence, and whether both choose the same."""
+    """Return [4, T]: both losses, the divergence, and 1 where both choose the same."""
     parts = []
     for first in range(0, len(next_ids), ROWS_AT_ONCE):
         rows = slice(first, first + ROWS_AT_ONCE)

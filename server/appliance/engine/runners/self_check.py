@@ -1,4 +1,4 @@
-"""Tries out whether a runner gives a sequence the same bits alone, in pieces and among others."""
+"""Checks that a runner gives a sequence the same bits alone, in pieces and among others."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ MAX_OTHERS = 40
 
 
 def find_difference(runner: Runner, num_tokens: int) -> str | None:
-    """What is not as it should be, in words; None if every bit is the same.
+    """Return a sentence about the first difference, or None if every bit is the same.
 
-    For a runner that serves nobody yet: it writes to any block. Up to `num_tokens` are computed in
+    For a runner without requests: it writes to any block. Up to `num_tokens` are computed in
     each circumstance; they should reach over what the arithmetic treats as one.
     """
     info = runner.info
@@ -53,7 +53,7 @@ def find_difference(runner: Runner, num_tokens: int) -> str | None:
 
 
 def _make(info: RunnerInfo, num_tokens: int, blocks: Iterable[int]) -> Sequence:
-    """Blocks in a given order; the tokens depend on their number alone."""
+    """Make a sequence with blocks in a given order; tokens depend on their number alone."""
     rng = random.Random(num_tokens)
     return Sequence(
         sequence_id=0,
@@ -64,7 +64,7 @@ def _make(info: RunnerInfo, num_tokens: int, blocks: Iterable[int]) -> Sequence:
 
 
 def _uneven(num_tokens: int) -> list[int]:
-    """Lengths that fit no tile: 1, 3, 5 and so on."""
+    """Yield lengths that fit no tile: 1, 3, 5 and so on."""
     ends = [*(i * i for i in range(num_tokens) if i * i < num_tokens), num_tokens]
     return [end - start for start, end in pairwise(ends)]
 
@@ -77,7 +77,7 @@ def _run(runner: Runner, sequence: Sequence, lengths: Iterable[int]) -> None:
 
 
 def _last_logits(runner: Runner, sequence: Sequence, others: list[Sequence], length: int) -> bytes:
-    """Of the tokens compared, computed so many at a time, after others in the same batch."""
+    """Compute the compared tokens' logits, so many at a time, after others in the batch."""
     end = len(sequence.token_ids)
     beside = [Chunk(other, 0, len(other.token_ids), LogitRows.LAST) for other in others]
     found = b""

@@ -1,4 +1,4 @@
-"""How much of the machine the engine takes: device, threads, and what the cache may hold."""
+"""Decides how much of the machine the engine takes: device, threads and cache size."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ BLOCK_SIZE = 16  # the native kernels read keys and values in tiles of as many t
 DEFAULT_CONTEXT_TOKENS = 2048  # for a model that names no limit
 ELEMENT_BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
 
-CACHE_BYTES_IF_UNKNOWN = 2**30  # where the system does not tell its memory
+CACHE_BYTES_IF_UNKNOWN = 2**30  # where the system does not report its memory
 MIN_CACHE_TOKENS = 64
 
 MAX_THREADS_PER_CORE = 4
-MAX_THREADS_ANYWHERE = 16  # allowed on the smallest machine, for replicas that shall agree
+MAX_THREADS_ANYWHERE = 16  # allowed on the smallest machine, for replicas that must agree
 
 # How config.json files spell what a cache is made of.
 LAYER_NAMES = ("num_hidden_layers", "n_layer", "n_layers", "num_layers")
@@ -29,7 +29,7 @@ CACHE_VALUES_IF_UNKNOWN = 2 * 32 * 32 * 128
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Demand:
-    """What is asked of the machine, by the settings and by the model."""
+    """What the settings and the model demand of the machine."""
 
     model_context_tokens: int | None  # None: the model names no limit
     max_context_tokens: int | None
@@ -45,7 +45,7 @@ class Demand:
 
     @property
     def context_tokens(self) -> int:
-        """Of one request: the model's limit, or a smaller one from the settings."""
+        """Return the limit of one request: the model's, or a smaller one from the settings."""
         limit = self.model_context_tokens or DEFAULT_CONTEXT_TOKENS
         return min(self.max_context_tokens or limit, limit)
 
@@ -64,7 +64,7 @@ class Size:
 
 
 def fit(demand: Demand, free_bytes: int | None, cache_share: float = 0.25) -> Size:
-    """All contexts, or what a share of the memory allows; `free_bytes` is before the weights."""
+    """Fit all contexts, or what a share of memory allows; `free_bytes` is before the weights."""
     context = demand.context_tokens
     if demand.kv_cache_tokens is not None:
         return Size(context_tokens=context, cache_tokens=demand.kv_cache_tokens)
@@ -82,7 +82,7 @@ def weight_bytes(num_parameters: int, dtype: str) -> int:
 
 
 def check_room(demand: Demand, free_bytes: int | None, option: str = "--kv-cache-tokens") -> None:
-    """Refuse a cache that is taken at once and larger than all there is."""
+    """Refuse a cache that is allocated at once and larger than free memory."""
     size_bytes = (demand.kv_cache_tokens or 0) * demand.token_bytes
     if free_bytes is not None and size_bytes > free_bytes:
         most = free_bytes // demand.token_bytes
@@ -93,7 +93,7 @@ def check_room(demand: Demand, free_bytes: int | None, option: str = "--kv-cache
 
 
 def estimate_cache_values(config: Mapping[str, object]) -> int:
-    """Keys and values of one token, by the config.json of a model that we do not compute."""
+    """Count keys and values of one token, from the config.json of a model that is not native."""
     inner = config.get("text_config")
     if isinstance(inner, Mapping):
         config = {**config, **inner}
@@ -124,7 +124,7 @@ def choose_device(wanted: str, option: str = "--device", *, has_cuda: bool) -> s
 
 
 def choose_threads(wanted: int | None, num_cores: int, option: str = "--threads") -> int:
-    """The wanted number, or the cores; torch crashes where the system refuses it a thread."""
+    """Return the wanted number, or the cores; torch crashes if a thread cannot start."""
     limit = max(num_cores * MAX_THREADS_PER_CORE, MAX_THREADS_ANYWHERE)
     if wanted is not None and wanted > limit:
         raise SettingsError(
@@ -135,7 +135,7 @@ def choose_threads(wanted: int | None, num_cores: int, option: str = "--threads"
 
 @contextmanager
 def refused_without_memory() -> Iterator[None]:
-    """Turns what runners raise where memory cannot be had into an error that says what to do."""
+    """Turn runners' out-of-memory errors into one that says what to do."""
     try:
         yield
     except (MemoryError, RuntimeError, OSError) as error:

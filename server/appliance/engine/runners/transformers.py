@@ -1,4 +1,4 @@
-"""The plain runner: any causal language model that transformers knows, one chunk at a time."""
+"""Runs any causal language model that transformers knows, one chunk at a time."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ LOADING_ERRORS = (
 
 
 def is_known_to_transformers(model_type: str) -> bool:
-    """Whether transformers itself has a causal language model of this type."""
+    """Return True if transformers itself has a causal language model of this type."""
     return model_type in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
 
@@ -67,10 +67,10 @@ class _Past:
 class TransformersRunner:
     """Runs each chunk in a call of its own: right for every model, fast for none.
 
-    Keys and values lie in one cache object for each sequence, not in blocks; `block_size` and
-    `num_blocks` only tell the scheduler how many tokens it may admit. A chunk that does not go on
-    where its sequence's cache ends (a shared prefix, a preempted sequence) has everything before
-    it computed again.
+    Keys and values are in one cache object for each sequence, not in blocks; `block_size` and
+    `num_blocks` only say how many tokens the scheduler may admit. For a chunk that does not
+    continue its sequence's cache (a shared prefix, a preempted sequence) everything before it is
+    computed again.
     """
 
     def __init__(
@@ -185,7 +185,7 @@ def _load(path: Path, device: str, dtype: str) -> PreTrainedModel:
 
 @torch.inference_mode()
 def _is_causal(model: PreTrainedModel) -> bool:
-    """Whether the first token's logits are the same whatever follows: no configuration tells."""
+    """Try whether what follows changes the first token's logits: no configuration says it."""
     first, second = (
         model(input_ids=torch.tensor([[0, following]], device=model.device), use_cache=False)
         for following in (0, 1)

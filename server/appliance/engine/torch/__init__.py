@@ -1,1 +1,1 @@
-"""The reference runner on torch: the Llama family on CPUs and CUDA devices."""
+"""Contains the reference runner on torch: the Llama family on CPUs and CUDA devices."""

@@ -1,4 +1,4 @@
-"""Attention over the paged key-value cache for a ragged batch: who looks at which blocks."""
+"""Attends over the paged key-value cache for a ragged batch: which query sees which blocks."""
 
 from __future__ import annotations
 
@@ -36,12 +36,12 @@ class KVCache:
         values.index_copy_(0, slots, v)
 
     def gather(self, layer: int, group: AttentionGroup) -> tuple[torch.Tensor, torch.Tensor]:
-        """The keys and values that a group looks at, [B, H_kv, S, D]."""
+        """Gather the keys and values that a group attends to, [B, H_kv, S, D]."""
         keys, values = self.values[layer]
         return self._gather(keys, group), self._gather(values, group)
 
     def read(self, layer: int, block_ids: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Keys and values in float32 of as many blocks for each of B rows: [B, H_kv, S, D]."""
+        """Read keys and values in float32, as many blocks for each of B rows: [B, H_kv, S, D]."""
         keys, values = self.values[layer]
         return self._read(keys, block_ids), self._read(values, block_ids)
 
@@ -57,10 +57,10 @@ class KVCache:
 
 
 class Attends(Protocol):
-    """How the rows of one forward pass look through the cache; the same for several layers."""
+    """Attends for the rows of one forward pass; shared by several layers."""
 
     def attend(self, q: torch.Tensor, cache: KVCache, layer: int) -> torch.Tensor:
-        """Attention of q [T, H, D] over what is cached, this batch included: [T, H * D]."""
+        """Attend with q [T, H, D] over the cache, this batch included: [T, H * D]."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -188,7 +188,7 @@ class _GroupBuilder:
         )
 
     def _single(self, span: _Span, rows: torch.Tensor | None) -> AttentionGroup:
-        """One chunk is cut to exactly the keys it sees; a decode token then needs no mask."""
+        """Cut one chunk to exactly the keys it sees; a decode token then needs no mask."""
         offset = span.first_block * self.block_size
         fits_window = self.window is None or span.end <= self.window
         is_triangle = span.chunk.start == 0 and fits_window

@@ -1,4 +1,4 @@
-"""What is particular to CUDA devices: their names, and functions captured once and replayed."""
+"""Handles what is particular to CUDA devices: names, and graphs captured once and replayed."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ if TYPE_CHECKING:
 
 
 def describe_device(device: torch.device) -> str:
-    """With the name of what it is: another kind of GPU is another arithmetic."""
+    """Name the device with its kind: another kind of GPU is another arithmetic."""
     return (
         f"{device} {torch.cuda.get_device_name(device)}" if device.type == "cuda" else str(device)
     )
 
 
 class GraphPool:
-    """Makes functions over tensors that stay replayable, on a device that can: on a CPU they are
-    called as they are. What they allocate lies in one pool.
+    """Makes functions over fixed tensors replayable on CUDA; on a CPU they are called as they are.
+    What they allocate is in one pool.
 
     They may share it, as nothing that one allocates is read after it has ended: results are copied
     into tensors from outside.
@@ -30,11 +30,11 @@ class GraphPool:
         self._handle = torch.cuda.graph_pool_handle() if device.type == "cuda" else None
 
     def wrap(self, function: Callable[[], None]) -> Callable[[], None]:
-        """The function, captured at its first call where the device can."""
+        """Return the function, to be captured at its first call where the device can."""
         return function if self._handle is None else _Captured(function, self)
 
     def capture(self, function: Callable[[], None]) -> torch.cuda.CUDAGraph:
-        """Calling it twice is harmless: it computes the same from the same tensors."""
+        """Capture the function, after a first call; both compute the same from the same tensors."""
         stream = torch.cuda.Stream()
         stream.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(stream):

@@ -1,4 +1,4 @@
-"""Attention in steps of one shape, so that a row's bits depend on its own sequence alone."""
+"""Attends in steps of one shape, so that a row's bits depend on its own sequence alone."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ class FixedShape(NamedTuple):
 
 
 class FixedAttention:
-    """How the first rows of a tile look through the cache, for the layers that share a window.
+    """Attends for the first rows of a tile, for the layers that share a window.
 
     A step takes a group of rows over a span of keys and folds it into the group's running softmax,
     in float32. A span of which a row sees nothing leaves its sums as they are, to the bit: so it
-    does not matter how many spans there are, nor who else is in the group.
+    does not matter how many spans there are, nor which other rows are in the group.
     """
 
     def __init__(
@@ -41,7 +41,7 @@ class FixedAttention:
         self._masks: list[torch.Tensor] = []  # one a span, made where the size of a block is known
 
     def attend(self, q: torch.Tensor, cache: KVCache, layer: int) -> torch.Tensor:
-        """Attention of q [T, H, D]: [T, H * D], zeros for the rows that have no table."""
+        """Attend with q [T, H, D]: [T, H * D], zeros for the rows that have no table."""
         out = torch.zeros(q.shape[0], q.shape[1] * q.shape[2], dtype=q.dtype, device=q.device)
         self._masks = self._masks or list(self._make_masks(cache.block_size))
         for first in range(0, len(self._tables), self._group_rows):
@@ -50,7 +50,7 @@ class FixedAttention:
         return out
 
     def _make_masks(self, block_size: int) -> Iterator[torch.Tensor]:
-        """Added to the scores: [rows, 1, 1, span]."""
+        """Make what is added to the scores: [rows, 1, 1, span]."""
         num_spans, span = self._tables.shape[1], self._tables.shape[2] * block_size
         queries = self._positions[:, None]
         for first in range(0, num_spans * span, span):
@@ -64,7 +64,7 @@ class FixedAttention:
     def _attend_group(
         self, q: torch.Tensor, rows: slice, cache: KVCache, layer: int
     ) -> torch.Tensor:
-        """[rows, H, D] -> [rows, H * D]; the heads that share a key are rows of one product."""
+        """Attend, [rows, H, D] -> [rows, H * D]; heads that share a key are rows of one product."""
         B, H, D = q.shape
         q = q.float().mul_(D**-0.5).view(B, cache.values.shape[4], -1, D)  # [B, H_kv, G, D]
         peak = torch.full_like(q[..., :1], LOWEST)

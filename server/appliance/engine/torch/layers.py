@@ -1,4 +1,4 @@
-"""The parts of a decoder layer that know nothing of other tokens: norm, rotary encoding, MLP."""
+"""Defines the parts of a decoder layer that work token by token: norm, rotary encoding, MLP."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 class RMSNorm:
-    """Scales rows to unit mean square, summed in float32 whatever the type of x."""
+    """Scales rows to unit mean square, summed in float32 for any type of x."""
 
     def __init__(self, weight: torch.Tensor, eps: float) -> None:
         self.weight = weight
@@ -66,7 +66,7 @@ class Rotation:
 
 
 def rotary_frequencies(rope: RopeConfig, head_dim: int) -> torch.Tensor:
-    """Radians a position for each pair of dimensions, [D / 2]."""
+    """Compute radians a position for each pair of dimensions, [D / 2]."""
     exponents = torch.arange(0, head_dim, 2, dtype=torch.float32) / head_dim
     frequencies = 1.0 / (rope.theta**exponents)
     if rope.kind is RopeKind.LINEAR:
@@ -77,7 +77,7 @@ def rotary_frequencies(rope: RopeConfig, head_dim: int) -> torch.Tensor:
 
 
 def _stretch_llama3(frequencies: torch.Tensor, rope: RopeConfig) -> torch.Tensor:
-    """Slow frequencies are divided by the factor, fast ones kept, those between blended."""
+    """Divide slow frequencies by the factor, keep fast ones, blend those between."""
     wavelengths = 2 * math.pi / frequencies
     turns = rope.original_context_tokens / wavelengths  # over the context trained on
     kept_share = (turns - rope.low_freq_factor) / (rope.high_freq_factor - rope.low_freq_factor)

@@ -1,4 +1,4 @@
-"""Linear layers, several of the same input joined into one product."""
+"""Computes linear layers, those of the same input joined into one product."""
 
 from __future__ import annotations
 
@@ -29,10 +29,10 @@ def load_linear(weights: Weights, name: str) -> Linear:
 
 
 def load_joined_linear(weights: Weights, names: Sequence[str]) -> Linear:
-    """One layer whose outputs are those of `names` side by side.
+    """Load one layer whose outputs are those of `names` side by side.
 
     Joining copies: these weights take anonymous memory even where the stored ones could stay
-    mapped; the mapped pages are let go. One product in place of three pays from the first token.
+    mapped; the mapped pages are released. One product instead of three pays from the first token.
     """
     parts = [load_linear(weights, name) for name in names]
     biases = [part.bias for part in parts if part.bias is not None]

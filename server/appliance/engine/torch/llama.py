@@ -1,4 +1,4 @@
-"""The decoder that all native families share: embedding, layers, final norm, logits."""
+"""Defines the decoder that all native families share: embedding, layers, norm, logits."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 
 class Attention:
-    """Self-attention of one layer: writes keys and values to the cache, then looks through it."""
+    """Self-attention of one layer: writes keys and values to the cache, then attends over it."""
 
     def __init__(self, config: ModelConfig, layer: int, weights: Weights, prefix: str) -> None:
         self.layer = layer
@@ -98,7 +98,7 @@ class LlamaModel:
         plans: Mapping[int | None, Attends],
         cache: KVCache,
     ) -> torch.Tensor:
-        """Final hidden states [T, hidden] of all tokens of a batch; `plans` has one a window."""
+        """Compute final hidden states [T, hidden] of a batch; `plans` has one a window."""
         x = functional.embedding(token_ids, self.embedding)
         rotate = Rotation(self.frequencies, positions, x.dtype)
         for layer in self.layers:

@@ -1,4 +1,4 @@
-"""The native runner on torch: the Llama family over a paged cache, on a CPU or a CUDA device."""
+"""Runs the Llama family on torch over a paged cache, on a CPU or a CUDA device."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class TorchRunner:
     """Computes batches of a model of the Llama family; the reference for any faster runner.
 
     With a `fixed_shape` every product has that shape, and a row the same bits in any batch. That
-    depends on the libraries that torch calls: it is tried out here, and claimed where it was seen.
+    depends on the libraries that torch calls: it is checked here, and claimed where it held.
     """
 
     def __init__(  # noqa: PLR0913 - called once, by name
@@ -118,10 +118,10 @@ class TorchRunner:
         return relative_probabilities(logits, peak, temperature)
 
     def release(self, sequence_id: int) -> None:
-        """Nothing is kept outside the block cache."""
+        """Do nothing: all state is in the block cache."""
 
     def _collect(self, chunks: tuple[Chunk, ...], hidden: torch.Tensor) -> list[ChunkOutput]:
-        """Logits of the rows asked for, in one product, and the sums of pooled chunks."""
+        """Compute requested logits in one product, and the sums of pooled chunks."""
         parts = hidden.split([chunk.length for chunk in chunks])
         wanted = [_wanted_rows(chunk, part) for chunk, part in zip(chunks, parts, strict=True)]
         logits = (self._tiled or self._model).compute_logits(torch.cat(wanted)).float().cpu()
@@ -137,13 +137,13 @@ def _positions(chunk: Chunk) -> range:
 
 
 def _slots(chunk: Chunk, block_size: int) -> list[int]:
-    """Where in the cache the chunk's tokens belong."""
+    """Return the cache slots of the chunk's tokens."""
     table = chunk.sequence.block_table
     return [table[p // block_size] * block_size + p % block_size for p in _positions(chunk)]
 
 
 def _fresh_blocks(chunk: Chunk, block_size: int) -> list[int]:
-    """The blocks whose first token is in this chunk."""
+    """Return the blocks whose first token is in this chunk."""
     first = -(-chunk.start // block_size)
     end = -(-(chunk.start + chunk.length) // block_size)
     return chunk.sequence.block_table[first:end]

@@ -1,4 +1,4 @@
-"""A forward pass in tiles of one shape, through tensors that stay: fixed arithmetic on torch."""
+"""Computes a forward pass in tiles of one shape over fixed tensors: fixed arithmetic on torch."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ MAX_GRAPH_SPANS = 16
 class TiledForward:
     """Computes the rows of a batch, one tile of them after the other.
 
-    Every product has one shape, whatever there is to compute: a tile is filled up with rows that
+    Every product has one shape for any amount of work: a tile is filled up with rows that
     write to a block of their own, the cache's last. Only how many groups of rows and how many spans
     of keys attention visits differs, in powers of two, and neither changes a bit of a row.
     """
@@ -60,7 +60,7 @@ class TiledForward:
         self._logits = torch.zeros(rows, vocab_size, device=values.device)
 
     def compute_hidden(self, chunks: tuple[Chunk, ...]) -> torch.Tensor:
-        """Final hidden states [T, hidden] of all rows; later tiles read what earlier ones wrote."""
+        """Compute final hidden states [T, hidden]; later tiles read what earlier ones wrote."""
         num_keys = max(chunk.start + chunk.length for chunk in chunks)
         num_spans = _power_of_two(-(-num_keys // self._shape.span_tokens), self._max_spans)
         rows = np.concatenate([self._describe(chunk, num_spans) for chunk in chunks])
@@ -70,7 +70,7 @@ class TiledForward:
         )
 
     def compute_logits(self, hidden: torch.Tensor) -> torch.Tensor:
-        """hidden [R, hidden] -> [R, V] in float32."""
+        """Compute logits, [R, hidden] -> [R, V] in float32."""
         parts = [self._logits[:0]]
         for part in hidden.split(self._shape.tile_rows) if len(hidden) else ():
             self._wanted[: len(part)] = part
@@ -79,7 +79,7 @@ class TiledForward:
         return torch.cat(parts)
 
     def _describe(self, chunk: Chunk, num_spans: int) -> NDArray[np.int64]:
-        """What `_ids` holds of each row: token id, position, slot, and the blocks it looks at."""
+        """Fill `_ids` for each row: token id, position, slot, and the blocks it attends to."""
         block_size, end = self._cache.block_size, chunk.start + chunk.length
         blocks = np.array(chunk.sequence.block_table[: -(-end // block_size)])
         width = num_spans * self._shape.span_tokens // block_size
@@ -129,5 +129,5 @@ class TiledForward:
 
 
 def _power_of_two(count: int, most: int) -> int:
-    """The smallest that is not below `count`, or `most`, if that is less."""
+    """Return the smallest power of two that is not below `count`, but at most `most`."""
     return min(1 << (count - 1).bit_length(), most)

@@ -1,4 +1,4 @@
-"""Weights as torch tensors: mapped from their files, copied only to change type or device."""
+"""Maps weights as torch tensors, and copies them only to change type or device."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class Weights:
         self._dtype = dtype
 
     def load(self, name: str) -> torch.Tensor:
-        """On a CPU and in the stored type this is the page cache itself: never write to it."""
+        """Load a tensor; on a CPU in the stored type it is the page cache: never write to it."""
         return map_tensor(self._tensors[name]).to(self._device, self._dtype)
 
     def load_optional(self, name: str) -> torch.Tensor | None:
@@ -34,7 +34,7 @@ class Weights:
 
 
 def map_tensor(location: TensorLocation) -> torch.Tensor:
-    """The stored tensor without a copy; the mapping lives as long as the tensor."""
+    """Map the stored tensor without a copy; the mapping lives as long as the tensor."""
     if not location.num_elements:
         return torch.empty(location.shape, dtype=_TORCH_DTYPES[location.dtype])
     # Each tensor has its own mapping, so that a tensor that was cast frees its pages.
@@ -57,7 +57,7 @@ def map_tensor(location: TensorLocation) -> torch.Tensor:
 
 
 def _copy_unaligned(pages: mmap.mmap, location: TensorLocation, offset: int) -> torch.Tensor:
-    """The format does not promise that a tensor starts at a multiple of its element size."""
+    """Copy a tensor that does not start at a multiple of its element size."""
     count = location.size_bytes
     stored = torch.frombuffer(pages, dtype=torch.uint8, count=count, offset=offset)
     return stored.clone().view(_TORCH_DTYPES[location.dtype])

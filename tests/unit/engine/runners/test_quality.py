@@ -64,5 +64,5 @@ def test_a_text_longer_than_the_context_is_predicted_once_in_windows(
 
 
 def test_a_text_without_a_token_to_predict_is_refused() -> None:
-    with pytest.raises(ValueError, match="predicts nothing"):
+    with pytest.raises(ValueError, match="too few tokens to predict"):
         compare(FakeRunner(), FakeRunner(), [1])

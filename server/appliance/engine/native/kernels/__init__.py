@@ -1,1 +1,1 @@
-"""The native kernels in C, how they are built, and the library as Python sees it."""
+"""Contains the native kernels in C, builds them, and calls the library."""

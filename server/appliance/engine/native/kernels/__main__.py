@@ -1,4 +1,4 @@
-"""`python -m appliance.engine.native.kernels`: compiles the library that comes with a package."""
+"""Compiles the library of a package: `python -m appliance.engine.native.kernels`."""
 
 from __future__ import annotations
 

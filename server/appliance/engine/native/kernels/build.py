@@ -32,7 +32,7 @@ MAX_UNUSED_S = 30 * 86400.0  # of a library that another version or compiler mad
 
 
 class Found(NamedTuple):
-    """The library, or None; and in words how it came about or why there is none."""
+    """The library, or None; and a sentence that says where it came from or why there is none."""
 
     library: NativeLibrary | None
     reason: str
@@ -43,7 +43,7 @@ class BuildError(Exception):
 
 
 def load_library(cache_dir: Path | None) -> Found:
-    """The library that came with the package, the one in `cache_dir`, or one compiled into it."""
+    """Load the library of the package, else the one in `cache_dir`, else compile one there."""
     prebuilt = SOURCE_DIRECTORY / prebuilt_name()
     packaged = _open(prebuilt, "came with the package") if prebuilt.exists() else None
     if packaged is not None and packaged.library is not None:
@@ -62,18 +62,18 @@ def load_library(cache_dir: Path | None) -> Found:
 
 
 def prebuilt_name() -> str:
-    """Of the library that comes with a package: none that is stale or for another machine fits."""
+    """Name the library of a package after machine and sources, so that a stale one has another."""
     return f"kernels-{platform.machine()}-{hash_sources()[:16]}.so"
 
 
 def prebuild(directory: Path) -> Path:
-    """Compile the library that comes with a package, and see that it loads."""
+    """Compile the library of a package, and check that it loads."""
     compiler = find_compiler()
     if compiler is None:
         raise BuildError(f"there is no C compiler on the PATH ({', '.join(COMPILERS)})")
     target = directory / prebuilt_name()
     build(compiler, target)
-    target.chmod(0o755)  # it is there for every user
+    target.chmod(0o755)  # every user may load it
     found = _open(target, "just built")
     if found.library is None:
         raise BuildError(found.reason)
@@ -86,7 +86,7 @@ def find_compiler() -> Path | None:
 
 
 def source_files() -> list[Path]:
-    """Sources, headers of what they share, and templates (.inc) compiled once for each variant."""
+    """List sources, headers, and the templates (.inc) that are compiled for each variant."""
     return sorted(path for kind in ("*.c", "*.h", "*.inc") for path in SOURCE_DIRECTORY.glob(kind))
 
 
@@ -105,7 +105,7 @@ def build(compiler: Path, target: Path, *, extra_flags: Iterable[str] = ()) -> N
         directory, flags = Path(temporary), [*FLAGS, *extra_flags]
         sources = sorted(SOURCE_DIRECTORY.glob("*.c"))
         objects = [directory / f"{source.stem}.o" for source in sources]
-        # There may be no other place that can be written to.
+        # No other directory may be writable.
         command: list[Path | str] = ["env", f"TMPDIR={directory}", compiler]
         _run_all(
             [*command, *flags, _optimisation(source), "-c", source, "-o", object_]
@@ -118,7 +118,7 @@ def build(compiler: Path, target: Path, *, extra_flags: Iterable[str] = ()) -> N
 
 
 def _optimisation(source: Path) -> str:
-    """The portable variants exist for their bits; vectorising them takes most of the time."""
+    """Choose the level: portable variants exist for their bits, and vectorising them is slow."""
     return "-O1" if source.stem.endswith("_scalar") else "-O3"
 
 
@@ -153,7 +153,7 @@ def _build_and_open(compiler: Path, directory: Path) -> Found:
 
 
 def _remove_unused(directory: Path) -> None:
-    """What starts left that were ended while they compiled, and libraries of other versions.
+    """Remove leftovers of starts that were ended while compiling, and unused libraries.
 
     A process that runs such a library keeps it: a file without a name lives while it is mapped.
     """
@@ -178,7 +178,7 @@ def _open(path: Path, how: str) -> Found:
 
 
 def private_directory(cache_dir: Path | None, name: str) -> Path | None:
-    """A directory that nobody else can put code or weights into, or None."""
+    """Return a directory that only this user can write code or weights to, or None."""
     if cache_dir is None:
         return None
     directory = cache_dir / name

@@ -16,8 +16,8 @@
 /* A loop that is written out: i from 0 to end. */
 #define UNROLLED(i, end) _Pragma("GCC unroll 16") for (int i = 0; i < (end); i++)
 
-/* Rounding to nearest, and denormals as they are or taken and left as zero, whatever another library has
- * set for this thread. Returns what was set. An Arm flushes in the variants that define
+/* Sets rounding to nearest, and denormals as they are or taken and left as zero, since another library may
+ * have set this thread otherwise. Returns what was set. An Arm flushes in the variants that define
  * FLUSHES_IN_HARDWARE; plain C does without modes. */
 static inline uint32_t set_arithmetic(bool denormals_are_zero) {
 #if defined(__SSE2__)

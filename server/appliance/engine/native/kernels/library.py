@@ -1,4 +1,4 @@
-"""The native library as Python sees it: its structures, its functions, its variants."""
+"""Declares the native library to Python: its structures, functions and variants."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ class Layer(ctypes.Structure):
 
 
 class Model(ctypes.Structure):
-    """`model_t`: sizes, and where everything lies."""
+    """`model_t`: sizes, and pointers to all arrays."""
 
     _fields_ = (
         *(
@@ -90,17 +90,17 @@ class NativeLibrary:
 
     @property
     def variant(self) -> str:
-        """The best that this CPU runs, until another is chosen."""
+        """Return the variant in use: the best that this CPU runs, until another is chosen."""
         name: bytes = self._variant()
         return name.decode()
 
     def choose_variant(self, name: str) -> bool:
-        """Compute with `name` from now on, in every runner; False if this CPU lacks it."""
+        """Switch every runner to the variant `name`; return False if this CPU lacks it."""
         return bool(self._choose(name.encode()))
 
     @contextmanager
     def threads(self, count: int) -> Iterator[int]:
-        """A pool of threads for as long as it is needed."""
+        """Keep a pool of threads for the duration of the context."""
         pool = self.pool_create(count)
         if pool is None:
             raise MemoryError("The native kernels could not start their threads.")
@@ -110,7 +110,7 @@ class NativeLibrary:
             self.pool_destroy(pool)
 
     def forward_function(self) -> ctypes._NamedFuncPointer:
-        """The forward pass of the variant in use."""
+        """Return the forward pass of the variant in use."""
         function = getattr(self._library, f"forward_{self.variant}")
         return _declare(function, c_int32, *[c_void_p] * 6)
 

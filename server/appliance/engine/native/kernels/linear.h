@@ -1,7 +1,7 @@
 /* Linear layers y = x W^T whose every output element is one reduction in one fixed order.
  *
  * The result for a row depends on that row and the weights alone: not on how many rows there are,
- * where it stands among them, how threads share the columns, or which of the compiled variants runs.
+ * its place among them, how threads share the columns, or which of the compiled variants runs.
  *
  * A caller with several threads has each of them call prepare for its share of the rows, waits for
  * all, then has each call multiply for its share of the column tiles.

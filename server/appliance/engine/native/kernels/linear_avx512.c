@@ -38,7 +38,7 @@ static inline ints_t begin_sums(int32_t offset) { return _mm512_set1_epi32(offse
 
 static inline line_t load_line(const uint8_t *from) { return _mm512_load_si512(from); }
 
-/* fma(upper halves), then fma(lower halves), without denormals whatever MXCSR says. */
+/* fma(upper halves), then fma(lower halves), without denormals at any MXCSR. */
 static inline floats_t bf16_step(floats_t sum, line_t w, int32_t x) {
     return _mm512_dpbf16_ps(sum, (__m512bh)w, (__m512bh)_mm512_set1_epi32(x));
 }

@@ -1,4 +1,4 @@
-/* The thread pool: idle threads spin briefly, then sleep, and nobody waits for a sleeper. */
+/* The thread pool: idle threads spin briefly, then sleep, and no thread waits for a sleeper. */
 #include "threads.h"
 
 #include <pthread.h>
@@ -14,8 +14,8 @@
 #define AWAKE_NS 100000   /* about the pause between two forward passes; letting others run meanwhile */
 
 struct pool {
-    /* Number of the loop << 32 | next piece. Whoever moves it on from one value has that piece, and
-     * knows that the loop it read below is still the one. */
+    /* Number of the loop << 32 | next piece. The thread that moves it on from one value has that piece,
+     * and knows that the loop it read below is still the one. */
     _Alignas(CACHE_LINE) atomic_uint_fast64_t next;
     _Alignas(CACHE_LINE) atomic_int num_done;
     _Alignas(CACHE_LINE) _Atomic(work_t *) work;

@@ -5,8 +5,8 @@
 #include <xmmintrin.h>
 #endif
 
-/* Rounding to nearest and denormals as they are, whatever another library has set for this thread.
- * Returns what was set. */
+/* Sets rounding to nearest and denormals as they are, since another library may have set this thread
+ * otherwise. Returns what was set. */
 #if defined(__SSE2__)
 #define DEFAULT_FLOAT_MODES 0x1f80
 #else
@@ -36,7 +36,7 @@ pool_t *pool_create(int32_t num_threads);
 void pool_destroy(pool_t *pool);
 int32_t pool_num_threads(const pool_t *pool);
 
-/* Hand out `total` pieces, never more than `grain` at a time, to whichever thread is free; returns when all
+/* Hand out `total` pieces, never more than `grain` at a time, to threads that are free; returns when all
  * are done. One caller at a time. A thread that sleeps or whose core is taken is not waited for, unless it is in
  * the middle of a piece: the caller goes on alone and the others join where it is. */
 void pool_share(pool_t *pool, int32_t total, int32_t grain, work_t *work, void *context);
