@@ -17,7 +17,7 @@ from appliance import errors
 from appliance.api.http.state import ApplianceState
 from appliance.api.schema.neutral import OF_CHAT, OF_TEXT, Neutral
 from appliance.cli.main import all_groups, build_parser
-from appliance.cli.serve import flags_of, group_of, twins_of
+from appliance.cli.serve import GROUPS, flags_of, group_of, twins_of
 from appliance.errors import CODES_OF_RAISERS, RequestError, ServiceError
 from appliance.metrics import Metrics
 from appliance.models.options import KNOWN
@@ -112,9 +112,9 @@ def duty(path: Path) -> str:
 
 
 def settings() -> str:
-    groups: dict[str, list[Field[Any]]] = {}
+    groups: dict[str, list[Field[Any]]] = {title: [] for title in GROUPS}
     for field in KNOWN.values():
-        groups.setdefault(group_of(field.name), []).append(field)
+        groups[group_of(field.name)].append(field)
     header = ("flag", "variable", "default", "values", "meaning")
     return page(
         "Settings",

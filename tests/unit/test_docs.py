@@ -22,7 +22,7 @@ from appliance.api.openai.shared import OpenAIRequest
 from appliance.api.schema.fields import RequestModel, SamplingModel
 from appliance.cli.client_flags import CLIENT_PREFIX, KNOWN_VARIABLES
 from appliance.metrics import Metrics
-from appliance.models.options import ALIASES, KNOWN
+from appliance.models.options import ALIASES, KNOWN, load_configuration
 from appliance.settings import PREFIX, variable_name
 from scripts.docs import code_meanings, main, stale_pages
 from tests.unit.test_metrics import FakeBuild, FakeEngine
@@ -259,6 +259,21 @@ def test_every_link_leads_to_a_file_and_a_heading(name: str) -> None:
         if not path.exists() or (anchor and anchor not in anchors(path)):
             broken.append(link)
     assert broken == []
+
+
+def test_the_models_of_the_guide_are_read_as_it_says(tmp_path: Path) -> None:
+    guide = PAGES["docs/guides/several-models.md"]
+    [block] = re.findall(r"^```toml\n(.*?)^```", guide, re.MULTILINE | re.DOTALL)
+    file = tmp_path / "models.toml"
+    file.write_text(block)
+    pebble, small = load_configuration({}, {"models": file}).models
+    assert (pebble.model_path, pebble.load) == (None, "start")
+    assert (small.model_path, small.threads) == (tmp_path / "SmolLM2-135M", 2)
+    assert (small.load, small.idle_unload_s) == ("first-use", 600)
+    [command] = re.findall(r"^\$ appliance serve (.*)$", guide, re.MULTILINE)
+    specs = command.removeprefix("--model ").split(" --model ")
+    _, small = load_configuration({}, models=specs).models
+    assert (small.model_name, small.quantization) == ("small", "int8")
 
 
 def without_code(text: str) -> str:
