@@ -52,6 +52,8 @@ request_strategy = st.builds(
     params=params_strategy,
     is_pooled=st.sampled_from([False, False, False, True]),
     num_steps_before=st.integers(0, 3),
+    owner=st.sampled_from(["anna", "anna", "bert"]),
+    priority=st.sampled_from([0, 0, 1]),
 )
 setup_strategy = st.builds(
     Setup,
@@ -114,7 +116,13 @@ async def answer_all(
         for _ in range(request.num_steps_before):
             engine.step()
         streams.append(
-            engine.submit(request.prompt_ids, request.params, is_pooled=request.is_pooled)
+            engine.submit(
+                request.prompt_ids,
+                request.params,
+                is_pooled=request.is_pooled,
+                owner=request.owner,
+                priority=request.priority,
+            )
         )
     while engine.num_running or engine.num_waiting:
         engine.step()
