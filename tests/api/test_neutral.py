@@ -161,3 +161,14 @@ def test_names_for_users_and_caches_have_openais_limits(
     path, _, body = FACES[2]
     assert http.post(path, json=body | {name: "a" * most}).status_code == 200
     assert http.post(path, json=body | {name: "a" * (most + 1)}).status_code == 400
+
+
+@pytest.mark.parametrize("name", ["reasoning", "reasoning_content"])
+def test_a_message_of_another_server_may_have_empty_reasoning(
+    http: httpx2.Client, name: str
+) -> None:
+    path, _, body = FACES[2]
+    for value, status in ((None, 200), ("", 200), ("Let me think.", 400)):
+        earlier = [*body["messages"], {"role": "assistant", "content": "Hello", name: value}]
+        response = http.post(path, json=body | {"messages": [*earlier, *body["messages"]]})
+        assert response.status_code == status, response.text

@@ -134,6 +134,18 @@ def test_every_prompt_of_a_list_begins_with_the_one_seed(client: openai.OpenAI) 
     assert extra_of(answer.choices[0])["token_ids"] == ids[3]
 
 
+def test_a_seeded_answer_stays_the_same_to_the_letter(live_url: str) -> None:
+    """That of the README, from before answers told their seed."""
+    body = {"prompt": "Once upon a time", "max_length": 60, "temperature": 0.7, "seed": 4}
+    with httpx2.Client(base_url=live_url, timeout=TIMEOUT_S) as http:
+        answer = http.post("/generate", json=body).json()
+    assert answer["generated_text"] == (
+        " a clever boy named Gina lived in a cottage by the sea. Every morning, Gina walked to the"
+        " old bridge and sat in the sun. One day, Gina the rabbit was sick and had to stay in bed."
+        ' "My nose hurts," said Gina. "I cannot come'
+    )
+
+
 def test_generate_repeats_itself_by_its_seed(live_url: str) -> None:
     body = {"prompt": "Once", "max_new_tokens": 24, "temperature": 1.3, "return_token_ids": True}
     with httpx2.Client(base_url=live_url, timeout=TIMEOUT_S) as http:
@@ -161,8 +173,9 @@ def test_ids_sent_back_as_a_prompt_continue_from_where_they_were(
 
 
 def test_the_clients_stream_helper_reads_answers_with_ids(client: openai.OpenAI) -> None:
+    hello: Any = [{"role": "user", "content": "Hello!"}]
     with client.chat.completions.stream(
-        model=MODEL, messages=MESSAGES, max_tokens=8, extra_body={"return_token_ids": True}
+        model=MODEL, messages=hello, temperature=0, extra_body={"return_token_ids": True}
     ) as stream:
         completion = stream.get_final_completion()
     assert completion.choices[0].message.content

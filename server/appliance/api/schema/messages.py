@@ -11,6 +11,7 @@ from pydantic_core import PydanticCustomError
 from appliance.api.http.body import parse_json
 from appliance.api.http.errors import REFUSED, UNSUPPORTED
 from appliance.api.schema.fields import RequestModel, one_or_list, only, refuse
+from appliance.api.schema.neutral import OF_MESSAGES
 from appliance.errors import InvalidRequest
 
 MAX_MESSAGES = 2048
@@ -70,6 +71,8 @@ class MadeToolCall(RequestModel):
 
 class Message(RequestModel):
     """One turn. An assistant's message may be sent back as it came."""
+
+    neutral = OF_MESSAGES
 
     role: Annotated[
         Literal["system", "developer", "user", "assistant", "tool"],

@@ -277,3 +277,9 @@ OF_TEXT: Mapping[str, Neutral] = {
     **EVERYWHERE,
     "add_special_tokens": Neutral("send token ids to /v1/completions to have none added", (True,)),
 }
+
+# Members of messages that other servers answered with, and that clients send back.
+OF_MESSAGES: Mapping[str, Neutral] = {
+    "reasoning": Neutral("reasoning is not read back; leave it out", ("",)),
+    "reasoning_content": Neutral("reasoning is not read back; leave it out", ("",)),
+}
