@@ -249,7 +249,11 @@ class ModelRefused(StartupError):
 
 
 class ModelDoesNotFit(StartupError):
-    """A model that has no room beside the others."""
+    """A model that has no room beside the others; `numbers` may go to a client, too."""
+
+    def __init__(self, numbers: str, way_out: str) -> None:
+        super().__init__(f"{numbers} {way_out}")
+        self.numbers = numbers
 
 
 class ReleaseError(ApplianceError):

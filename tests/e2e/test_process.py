@@ -66,16 +66,16 @@ class Running:
 
 SLOW_LOAD = """
 import sys, time
-from appliance.serve import wiring
+from appliance.models import host
 from appliance.cli.main import main
 
-load_model = wiring.load_model
+load_model = host.load_model
 
 def load_slowly(*arguments):
     time.sleep(300)
     return load_model(*arguments)
 
-wiring.load_model = load_slowly
+host.load_model = load_slowly
 sys.exit(main(["serve", "--port", "0", "--drain-delay-s", "30"]))
 """
 

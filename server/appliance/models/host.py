@@ -133,10 +133,11 @@ class ModelHost(ModelTable):
             await asyncio.shield(model.loading)
         except StartupError as error:
             logger.warning("a model was not loaded", extra={"model": model.name, "why": str(error)})
+            reason = "The server's log has the cause."
+            if isinstance(error, ModelDoesNotFit):
+                reason = error.numbers
             raise ModelUnavailable(
-                f"The model {model.name} could not be loaded. {error.message}"
-                if isinstance(error, ModelDoesNotFit)
-                else f"The model {model.name} could not be loaded. The server's log has the cause."
+                f"The model {model.name} could not be loaded. {reason}"
             ) from error
 
     async def _load(self, model: Hosted) -> None:
@@ -284,11 +285,7 @@ def open_models(options: Sequence[ModelOptions], hasher: FileHasher) -> list[Hos
 
 def check_fit(name: str, plan: LoadPlan, others: Sequence[LoadPlan]) -> None:
     """Refuse, with numbers, a model that has no room beside the others."""
-    free, needed = (
-        plan.free_bytes,
-        plan.demand.weight_bytes
-        + plan.demand.token_bytes * min(plan.size.cache_tokens, plan.demand.context_tokens),
-    )
+    free, needed = plan.free_bytes, plan.least_bytes
     if free is None or needed <= free:
         return
     beside = ", ".join(
@@ -296,12 +293,13 @@ def check_fit(name: str, plan: LoadPlan, others: Sequence[LoadPlan]) -> None:
         for other in others
         if other.device == plan.device
     )
+    options = plan.options
     raise ModelDoesNotFit(
         f"The model {name} needs {_gigabytes(needed)}, {_gigabytes(plan.demand.weight_bytes)} of it"
-        f" for weights; {_gigabytes(free)} are free{f' beside {beside}' if beside else ''}. Serve"
-        f" fewer models, lower {plan.options.named('kv_cache_tokens')} or"
-        f" {plan.options.named('cache_share')} of the others, or set"
-        f" {plan.options.named('idle_unload_s')}."
+        f" for weights; {_gigabytes(free)} are free{f' beside {beside}' if beside else ''}.",
+        f"Serve fewer models, lower {options.named('kv_cache_tokens')} or the"
+        f" {options.named('cache_share')} of the others, or set their"
+        f" {options.named('idle_unload_s')}.",
     )
 
 

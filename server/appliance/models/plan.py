@@ -44,6 +44,14 @@ class LoadPlan:
         """What the weights and the cache take once they are in use."""
         return self.demand.weight_bytes + self.size.cache_tokens * self.demand.token_bytes
 
+    @property
+    def least_bytes(self) -> int:
+        """What must be free: a cache that was fitted needs no more than one context of it."""
+        tokens = self.size.cache_tokens
+        if self.demand.kv_cache_tokens is None:
+            tokens = min(tokens, self.size.context_tokens)
+        return self.demand.weight_bytes + tokens * self.demand.token_bytes
+
     def load(self, weights_id: str | None = None) -> Runner:
         """Return the runner, its weights loaded. `weights_id` is their hash, if known."""
         with sizing.refused_without_memory():
