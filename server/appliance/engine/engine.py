@@ -1,4 +1,4 @@
-"""The engine thread and its bridge to asyncio: submit, cancel, step, and streams of events."""
+"""Runs the engine thread and its bridge to asyncio: submit, cancel, step, streams."""
 
 from __future__ import annotations
 
@@ -85,7 +85,7 @@ class Engine:
 
     @property
     def max_context_tokens(self) -> int:
-        """Prompt and new tokens of one sequence at most: what the model and the cache can hold."""
+        """Return the most tokens of one sequence, prompt and new: what model and cache can hold."""
         return self._scheduler.max_context_tokens
 
     @property
@@ -106,11 +106,11 @@ class Engine:
 
     @property
     def has_failed(self) -> bool:
-        """True while the latest steps all failed; one that succeeds clears it."""
+        """Return True while the latest steps all failed; one that succeeds clears it."""
         return self._stepper.num_failed >= MAX_FAILED_STEPS
 
     def is_stalled(self, after_s: float) -> bool:
-        """True when there is work and no step has ended for `after_s` seconds."""
+        """Return True when there is work and no step has ended for `after_s` seconds."""
         progress_at = max(self._last_step_at, self._busy_since)
         return self._scheduler.has_work and self._clock() - progress_at >= after_s
 
@@ -158,7 +158,7 @@ class Engine:
         return stream
 
     def cancel(self, sequence_id: int, reason: FinishReason = FinishReason.CANCELLED) -> None:
-        """Have the next step drop a sequence; one that has ended is left alone. For any thread.
+        """Make the next step drop a sequence, unless it has ended. For any thread.
 
         Of several reasons the first counts: a reader that found a stop string leaves next.
         """
@@ -195,13 +195,13 @@ class Engine:
             self._end_all(FinishReason.CANCELLED)
             return
         self._thread.join(timeout_s)
-        # Stuck in a forward pass, its thread keeps the sequences: tell their readers at least.
+        # Stuck in a forward pass, the thread keeps the sequences: at least end their streams.
         self._deliver(
             [TokenEvent(id_, finish_reason=FinishReason.CANCELLED) for id_ in list(self._streams)]
         )
 
     def step(self) -> list[TokenEvent]:
-        """One forward pass for whoever is next; returns the events it delivered."""
+        """Run one forward pass; return the events it delivered."""
         started_at = self._clock()
         with self._wakeup:
             cancelled_ids, self._cancelled_ids = self._cancelled_ids, {}
@@ -242,7 +242,7 @@ class Engine:
             self._end_all(FinishReason.CANCELLED)
 
     def _wait_for_work(self) -> bool:
-        """Sleep until there is something to do; False when that is to stop."""
+        """Sleep until there is something to do; return False when that is to stop."""
         with self._wakeup:
             while not (self._is_stopping or self._cancelled_ids or self._scheduler.has_work):
                 self._wakeup.wait()
@@ -262,7 +262,7 @@ class Engine:
             self._runner.release(sequence_id)
 
     def _deliver(self, events: list[TokenEvent]) -> None:
-        """Hand events to their streams; ends are reported first: who reads one finds it counted."""
+        """Deliver events to their streams; ends are counted first, before a reader sees them."""
         pairs: list[tuple[SequenceStream, TokenEvent]] = []
         for event in events:
             take = self._streams.get if event.finish_reason is None else self._streams.pop

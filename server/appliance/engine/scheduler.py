@@ -1,4 +1,4 @@
-"""Which sequences the next forward pass computes: every decode, short prompts beside the oldest."""
+"""Chooses the sequences of the next forward pass: every decode, short prompts beside the oldest."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ class Scheduler:
 
     @property
     def sequences(self) -> Iterable[Sequence]:
-        """Every live sequence, running ones first."""
+        """List every live sequence, running ones first."""
         return chain(self._running.values(), self._waiting.values())
 
     def submit(self, sequence: Sequence) -> None:
@@ -103,7 +103,7 @@ class Scheduler:
         self._lines.add(sequence, self._running.values())
 
     def cancel(self, sequence_id: int) -> bool:
-        """Drop a sequence at any stage and free its blocks; False when it is not here any more."""
+        """Drop a sequence at any stage and free its blocks; return False when it has ended."""
         sequence = self._running.pop(sequence_id, None) or self._waiting.pop(sequence_id, None)
         if sequence is None:
             return False
@@ -112,9 +112,9 @@ class Scheduler:
         return True
 
     def expire(self) -> list[Sequence]:
-        """Drop those that waited too long to start. For after `schedule`, which admits what it can.
+        """Drop sequences that waited too long to start; called after `schedule` admitted some.
 
-        The preempted are spared: they have begun, and their tokens may have been read.
+        Preempted ones stay: they have begun, and their tokens may have been read.
         """
         deadline = self._clock() - self.queue_timeout_s
         expired = []
@@ -135,7 +135,7 @@ class Scheduler:
         return displaced
 
     def schedule(self) -> Batch | None:
-        """The next forward pass, or None when there is nothing to compute."""
+        """Choose the next forward pass; return None when there is nothing to compute."""
         if self._lines.are_several:
             self._lines.survey(self._running.values())
         preempted = self._grow()
@@ -167,20 +167,20 @@ class Scheduler:
         return Batch(tuple(chunks), tuple(mark_started(chunks)), tuple(preempted), num_reused)
 
     def learn(self, batch: Batch, duration_s: float) -> None:
-        """Take in how long a batch took."""
+        """Record the batch's duration."""
         lengths = [c.length for c in batch.chunks if c.length == 1 + len(c.draft)]  # of answers
         self._pace.learn(len(lengths), batch.num_tokens - sum(lengths), duration_s)
 
     def retract(self, batch: Batch) -> None:
-        """Take back what a batch was to make known: it was not computed."""
+        """Withdraw the blocks that a batch published, as it was not computed."""
         for chunk in batch.chunks:
             self.allocator.retract(chunk.sequence, chunk.start)
 
     def commit(self, chunk: Chunk, token_id: int | None) -> FinishReason | None:
         """Record a computed chunk and the token chosen after it; free the sequence if it ends.
 
-        For a chunk with a draft once more for each token that was guessed right. One whose sequence
-        was dropped after it was scheduled is passed over.
+        Called once more for each right guess of a chunk with a draft. Skips a chunk whose sequence
+        was dropped after it was scheduled.
         """
         sequence = chunk.sequence
         if sequence.sequence_id not in self._running:
@@ -199,10 +199,11 @@ class Scheduler:
         return reason
 
     def _take_chunk(self, sequence: Sequence, max_length: int) -> Chunk:
-        """The next tokens of a prompt, after those that are known by now.
+        """Make a chunk of the next tokens of a prompt, after those that are known by now.
 
-        What they fill is known at once, to whoever comes next in this very batch: all of a layer's
-        keys and values are written before any is read, unless the batch is of single tokens.
+        The blocks they fill are known at once, to later chunks of this very batch, too: all of a
+        layer's keys and values are written before any is read, unless the batch is of single
+        tokens.
         """
         start = sequence.num_cached_tokens
         self.allocator.adopt(sequence)
@@ -213,7 +214,7 @@ class Scheduler:
         return chunk
 
     def _decode_chunk(self, sequence: Sequence, max_draft: int) -> Chunk:
-        """The one token to compute, and after it guesses at what comes next."""
+        """Make a chunk of the one token to compute and guesses of what follows."""
         num_tokens = len(sequence.token_ids)
         max_draft = min(max_draft, sequence.params.max_new_tokens - sequence.num_new_tokens - 1)
         if max_draft < 1 or sequence.is_pooled:
@@ -227,7 +228,7 @@ class Scheduler:
         return Chunk(sequence, num_tokens - 1, 1 + len(draft), LogitRows.ALL, draft)
 
     def _grow(self) -> list[Sequence]:
-        """Give running sequences, oldest first, the blocks they lack; returns who was preempted."""
+        """Give running sequences, oldest first, the blocks they lack; return the preempted."""
         preempted: list[Sequence] = []
         for sequence in list(self._running.values()):
             while sequence.sequence_id in self._running and not self.allocator.allocate(sequence):
@@ -240,7 +241,7 @@ class Scheduler:
         return preempted
 
     def _preempt(self, sequence: Sequence) -> None:
-        """Have a running sequence wait, at the head of its owner's line, without blocks."""
+        """Make a running sequence wait, at the head of its owner's line, without blocks."""
         del self._running[sequence.sequence_id]
         self._lines.put_back(sequence)
         self.allocator.free(sequence)
@@ -252,7 +253,7 @@ class Scheduler:
     def _admit(self) -> list[Sequence]:
         """Start waiting sequences one by one while blocks and places are left.
 
-        Where none is left, another owner may have to give one up; returns who was preempted.
+        Where none is left, another owner may have to give one up; returns the preempted.
         """
         preempted: list[Sequence] = []
         are_several = self._lines.are_several
@@ -303,7 +304,7 @@ class Scheduler:
 
 
 def pick_hurried(prompts: list[Sequence], lane: int) -> tuple[list[Sequence], int]:
-    """Who passes the first of `prompts` in a lane of so many tokens, and how many it takes."""
+    """Select short prompts to run ahead of the first, within `lane` tokens, and their share."""
     if len(prompts) < 2:
         return [], 0
     limit = prompts[0].num_missing_tokens // 2
@@ -319,7 +320,7 @@ def pick_hurried(prompts: list[Sequence], lane: int) -> tuple[list[Sequence], in
 
 
 def mark_started(chunks: Iterable[Chunk]) -> Iterator[Sequence]:
-    """Those that are computed for the first time."""
+    """Mark sequences that are computed for the first time, and return them."""
     for chunk in chunks:
         if not chunk.sequence.has_started:
             chunk.sequence.has_started = True
@@ -327,14 +328,14 @@ def mark_started(chunks: Iterable[Chunk]) -> Iterator[Sequence]:
 
 
 def make_chunk(sequence: Sequence, max_length: int) -> Chunk:
-    """The next tokens of a sequence that are not computed yet, at most `max_length`."""
+    """Make a chunk of a sequence's next tokens to compute, at most `max_length`."""
     start = sequence.num_cached_tokens
     length = min(max_length, len(sequence.token_ids) - start)
     return Chunk(sequence, start, length, rows_needed(sequence, start, start + length))
 
 
 def rows_needed(sequence: Sequence, start: int, end: int) -> LogitRows:
-    """Which rows of the chunk [start, end) are read: all for prompt logprobs, else at most one."""
+    """Return which rows of the chunk are read: all for prompt logprobs, else at most one."""
     params = sequence.params
     if sequence.is_pooled:
         return LogitRows.NONE
@@ -348,7 +349,7 @@ def rows_needed(sequence: Sequence, start: int, end: int) -> LogitRows:
 
 
 def finish_reason(sequence: Sequence, token_id: int | None) -> FinishReason | None:
-    """Whether a sequence ends with the token just appended; None: none was sampled."""
+    """Return why a sequence ends with its latest token (None: none was sampled), or None."""
     params = sequence.params
     if token_id is None:
         if sequence.num_cached_tokens < len(sequence.token_ids):

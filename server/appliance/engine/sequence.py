@@ -1,4 +1,4 @@
-"""The engine's nouns: sampling parameters, sequences, batches and the events they end in."""
+"""Defines the engine's data: sampling parameters, sequences, batches and events."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class FinishReason(StrEnum):
 
 
 class Constraint(Protocol):
-    """A grammar's view of one sequence: which tokens may come next. For the engine thread only."""
+    """Limits which tokens may come next in one sequence. For the engine thread only."""
 
     def apply(self, logits: FloatArray) -> None:
         """Set the logits [V] of forbidden tokens to minus infinity, in place."""
@@ -43,7 +43,7 @@ class Constraint(Protocol):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SamplingParams:
-    """How to choose tokens. `temperature` 0 is greedy; the seed makes every answer repeatable."""
+    """Says how to choose tokens. `temperature` 0 is greedy; the seed makes answers repeatable."""
 
     max_new_tokens: int
     seed: int
@@ -70,11 +70,11 @@ class TokenLogprobs:
 
 
 class TokenEvent(NamedTuple):
-    """What a step says about one sequence. The last event of a sequence carries `finish_reason`.
+    """Reports a step of one sequence. The last event of a sequence carries `finish_reason`.
 
-    A stop token is reported like any other, with finish_reason STOP; whoever makes text leaves it
-    out. A completed grammar also ends in STOP, but its last token is part of the answer:
-    `stop_token_ids` tells the two apart.
+    A stop token is reported like any other, with finish_reason STOP; completions leave
+    it out of the text. A completed grammar also ends in STOP, but its last token is part of the
+    answer: `stop_token_ids` tells the two apart.
     """
 
     sequence_id: int
@@ -128,17 +128,17 @@ class Sequence:
 
     @property
     def num_missing_tokens(self) -> int:
-        """How many tokens have no keys and values yet; one while it decodes."""
+        """Count the tokens without keys and values; one while it decodes."""
         return len(self.token_ids) - self.num_cached_tokens
 
     @property
     def num_reused_tokens(self) -> int:
-        """How many tokens of the prompt did not have to be computed."""
+        """Count the tokens of the prompt that did not have to be computed."""
         return max(len(self.prompt_ids) - self.num_computed_tokens, 0)
 
     @property
     def num_reusable_tokens(self) -> int:
-        """How many leading tokens nobody needs to compute whose keys and values are known.
+        """Count the leading tokens that need no computation if keys and values are known.
 
         The last one makes logits, always; each token of a prompt whose log-probabilities are wanted
         makes some, until they are there; each of an embedding's is part of its mean.
@@ -152,7 +152,7 @@ class Sequence:
 
     @property
     def max_tokens(self) -> int:
-        """The most tokens this sequence can ever hold: no more than the whole cache does."""
+        """Return the most tokens this sequence can ever hold: no more than the whole cache."""
         return len(self.prompt_ids) + (0 if self.is_pooled else self.params.max_new_tokens)
 
     def make_event(
@@ -161,7 +161,7 @@ class Sequence:
         logprobs: TokenLogprobs | None,
         finish_reason: FinishReason | None,
     ) -> TokenEvent:
-        """What a computed step says; the first event carries the prompt's log-probabilities."""
+        """Make a step's event; the first one carries the prompt's log-probabilities."""
         is_first = self.num_new_tokens <= 1
         if not is_first:
             return TokenEvent(self.sequence_id, token_id, logprobs, finish_reason)
