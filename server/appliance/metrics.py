@@ -128,77 +128,97 @@ class Metrics:
         self._define_engine_series()
         self._define_audit_series()
         self._build = self._gauge(
-            "appliance_build_info", "What is running; always 1.", *BUILD_LABELS
+            "appliance_build_info",
+            "What is running: versions and short hashes; always 1.",
+            *BUILD_LABELS,
         )
         self._builds: dict[str, tuple[str, ...]] = {}  # labels by model
-        self._ready = self._gauge("appliance_ready", "1 while requests are answered, else 0.")
+        self._ready = self._gauge("appliance_ready", "1 while /health is 200, else 0.")
 
     def _define_request_series(self) -> None:
         self._requests = self._counter(
-            "appliance_requests_total", "HTTP requests answered.", "route", "status"
+            "appliance_requests_total",
+            "HTTP requests ended; 499: the client left first.",
+            "route",
+            "status",
         )
         self._request_duration = self._histogram(
             "appliance_request_duration_seconds",
-            "From a request's arrival to the end of its answer.",
+            "From a request's arrival to the end of its answer, streams included.",
             REQUEST_SECONDS,
             "route",
         )
         self._rejections = self._counter(
-            "appliance_rejected_requests_total", "Requests refused, by error code.", "reason"
+            "appliance_rejected_requests_total",
+            "Requests refused, by error code; not streams that fail later.",
+            "reason",
         )
 
     def _define_token_series(self) -> None:
         self.prompt_tokens = self._counter(
-            "appliance_prompt_tokens_total", "Tokens of prompts whose computation began.", "model"
+            "appliance_prompt_tokens_total",
+            "Tokens of prompts whose computation began, once for each answer.",
+            "model",
         )
         self.reused_tokens = self._counter(
             "appliance_reused_tokens_total",
-            "Tokens whose keys and values were found in the cache, and not computed again.",
+            "Tokens found in the prefix cache and not computed again.",
             "model",
         )
         self.generated_tokens = self._counter(
-            "appliance_generated_tokens_total", "Tokens sampled for answers.", "model"
+            "appliance_generated_tokens_total",
+            "Tokens sampled for answers, read by a client or not.",
+            "model",
         )
         self.drafted_tokens = self._counter(
             "appliance_drafted_tokens_total",
-            "Tokens guessed from what a sequence said before.",
+            "Tokens guessed from earlier text and computed.",
             "model",
         )
         self.accepted_tokens = self._counter(
             "appliance_accepted_draft_tokens_total",
-            "Guessed tokens that the model chose, too.",
+            "Guessed tokens that the model would have chosen.",
             "model",
         )
         self.first_token = self._histogram(
             "appliance_first_token_seconds",
-            "From a sequence's submission to its first token.",
+            "From a sequence's submission to its first token: waiting and reading the prompt.",
             REQUEST_SECONDS,
             "model",
         )
         self.token_intervals = TokenIntervals(
             "appliance_token_interval_seconds",
-            "Between two tokens of one sequence.",
+            "Between two tokens of one sequence, as they are computed.",
             TOKEN_SECONDS,
         )
         self._registry.register(self.token_intervals)
 
     def _define_engine_series(self) -> None:
         self.finished = self._counter(
-            "appliance_finished_sequences_total", "Sequences ended, by reason.", "model", "reason"
+            "appliance_finished_sequences_total",
+            "Sequences ended: stop, length, timed_out, failed or cancelled.",
+            "model",
+            "reason",
         )
         self.preempted = self._counter(
             "appliance_preempted_sequences_total",
-            "Times a sequence lost its key-value blocks to an older one.",
+            "Times a sequence lost its cache blocks to an older one and was computed again.",
             "model",
         )
         self.engine_failures = self._counter(
             "appliance_engine_failures_total", "Answers lost to a failure of the engine.", "model"
         )
         self.step_duration = self._histogram(
-            "appliance_step_duration_seconds", "Length of an engine step.", TOKEN_SECONDS, "model"
+            "appliance_step_duration_seconds",
+            "Length of an engine step: a forward pass and sampling.",
+            TOKEN_SECONDS,
+            "model",
         )
         self.step_tokens = self._histogram(
-            "appliance_step_tokens", "Tokens that an engine step computed.", BATCH_TOKENS, "model"
+            "appliance_step_tokens",
+            "Tokens that an engine step computed, repeated ones included.",
+            BATCH_TOKENS,
+            "model",
         )
         self._running = self._gauge(
             "appliance_running_sequences", "Sequences being computed.", "model"
@@ -207,10 +227,10 @@ class Metrics:
             "appliance_waiting_sequences", "Sequences in the queue.", "model"
         )
         self._used_blocks = self._gauge(
-            "appliance_kv_used_blocks", "Key-value blocks taken.", "model"
+            "appliance_kv_used_blocks", "Key-value cache blocks in use, 16 tokens each.", "model"
         )
         self._total_blocks = self._gauge(
-            "appliance_kv_total_blocks", "Key-value blocks in all.", "model"
+            "appliance_kv_total_blocks", "Key-value cache blocks in total.", "model"
         )
 
     def _define_audit_series(self) -> None:
@@ -222,7 +242,8 @@ class Metrics:
             "The first 13 digits of the last entry's hash, for `appliance audit verify --head`.",
         )
         self._audit_lost = self._gauge(
-            "appliance_audit_lost_entries", "Entries that the disk did not take in time."
+            "appliance_audit_lost_entries",
+            "Entries that were lost because the disk did not take them in time.",
         )
 
     def _counter(self, name: str, help_text: str, *labels: str) -> Counter:

@@ -1,4 +1,4 @@
-"""The only file that reads the environment: frozen dataclasses, set by flags and variables."""
+"""Reads the environment, alone in this package: frozen settings from flags and variables."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from appliance.errors import SettingsError
 
 PREFIX = "APPLIANCE_"
 
-# Variables that users of such servers know already; ours win when both are set.
+# Variables that other servers read; ours win if both are set.
 FAMILIAR_NAMES = {"MODEL_PATH": "model_path", "HOST": "host", "PORT": "port"}
 
-# What Kubernetes tells a pod of a Service called appliance, or appliance-something.
+# Variables that Kubernetes sets in pods for a Service called appliance or appliance-….
 SERVICE_LINK = re.compile(
     PREFIX + r"(\w+_)?(SERVICE_HOST|SERVICE_PORT(_\w+)?|PORT_\d+_(TCP|UDP|SCTP)(_\w+)?)"
 )
@@ -33,7 +33,7 @@ def setting(
     low: float | None = None,
     high: float | None = None,
 ) -> Any:
-    """A field of Settings with what `--help`, the parser and the checks need to know about it."""
+    """Return a dataclass field with what `--help`, the parser and the checks need."""
     metadata = {"help": help, "choices": choices, "low": low, "high": high}
     return field(default=default, metadata=metadata)
 
@@ -45,34 +45,38 @@ class Settings:
     host: str = setting("127.0.0.1", "address to listen on; 0.0.0.0 for all interfaces")
     port: int = setting(8000, "port to listen on; 0 picks a free one", low=0, high=65535)
     allowed_hosts: tuple[str, ...] = setting(
-        (), "further Host header names to accept, comma-separated; * for any"
+        (), "additional names to accept in the Host header, comma-separated; * for any"
     )
     ping_interval_s: float = setting(
         15.0,
-        "seconds without a token after which a stream says that it lives, so that no proxy cuts it;"
-        " 0: never",
+        "seconds without a token before a stream sends a comment, so that no proxy cuts it; 0:"
+        " never",
         low=0,
         high=DAY_S,
     )
     drain_timeout_s: float = setting(
-        30.0, "seconds that running answers get to finish after SIGTERM", low=0, high=DAY_S
+        30.0,
+        "seconds that running answers get after SIGTERM to finish and be read",
+        low=0,
+        high=DAY_S,
     )
     drain_delay_s: float = setting(
-        0.0, "seconds to serve on, unready, between SIGTERM and the drain", low=0, high=DAY_S
+        0.0,
+        "seconds between SIGTERM and the drain in which an unready server still answers",
+        low=0,
+        high=DAY_S,
     )
-    max_body_bytes: int = setting(2_000_000, "size of a request body at most", low=1024, high=10**9)
+    max_body_bytes: int = setting(2_000_000, "maximum size of a request body", low=1024, high=10**9)
     cache_dir: Path | None = setting(
-        None, "where hashes, kernels and packed weights are kept; default: ~/.cache/appliance"
+        None, "directory for file hashes, kernels and packed weights; default: ~/.cache/appliance"
     )
     generation: str | None = setting(
-        None, "the environment generation this process was started from, for /version"
+        None, "generation of the environment that starts this process, for /version"
     )
     log_level: str = setting(
-        "info", "least severe event to log", choices=("debug", "info", "warning", "error")
+        "info", "least severe level to log", choices=("debug", "info", "warning", "error")
     )
-    models: Path | None = setting(
-        None, "file that lists the models to serve, each with its options (TOML)"
-    )
+    models: Path | None = setting(None, "TOML file with the models to serve and their options")
 
 
 def known_fields(*kinds: type[Any]) -> dict[str, Field[Any]]:
@@ -104,13 +108,13 @@ def read_variables(
 
 
 def is_service_link(variable: str, value: str) -> bool:
-    """Whether Kubernetes set it, because of a Service's name, and nobody meant us."""
+    """Tell whether Kubernetes set the variable for a Service; it is not meant for this program."""
     is_address = variable.endswith("_PORT") and SERVICE_ADDRESS.match(value) is not None
     return is_address or SERVICE_LINK.fullmatch(variable) is not None
 
 
 def cache_parent(environ: Mapping[str, str]) -> Path | None:
-    """Where programs of this user keep what they can make again; None for a user without a home."""
+    """Return the directory for caches of this user, or None for a user without a home."""
     if environ.get("XDG_CACHE_HOME"):
         return Path(environ["XDG_CACHE_HOME"])
     return Path(environ["HOME"]) / ".cache" if environ.get("HOME") else None

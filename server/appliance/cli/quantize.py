@@ -1,4 +1,4 @@
-"""`appliance quantize`: a model directory with weights of fewer bits, and what that costs."""
+"""`appliance quantize`: writes a model with weights of fewer bits and measures the cost."""
 
 from __future__ import annotations
 
@@ -32,28 +32,34 @@ def add_parser(commands: Commands) -> None:
     parser = add_command(
         commands,
         "quantize",
-        summary="write a model anew with weights of 8 or 4 bits",
+        summary="write a copy of a model with weights of 8 or 4 bits",
         description="Write a model directory whose weights take 8 or 4 bits, with a lock of its"
-        "\nown. Served, it answers bit for bit as the original with --quantization does."
-        "\nWhat that costs is measured on a text and kept in quantization.json: perplexity,"
-        "\nand how far predictions move.",
+        "\nown. Its answers have the same bits as the original served with --quantization."
+        "\nThe command measures the cost on a text and writes it to quantization.json:"
+        "\nperplexity, and how far predictions move.",
         examples=examples(
-            ("appliance quantize ~/models/SmolLM2-135M --to int8", "beside the original"),
-            ("appliance quantize DIR --to int4 --out OUT --text book.txt", "measured on a book"),
-            after="Only the Llama family, Mistral, Qwen 2 and 3.\n"
+            (
+                "appliance quantize ~/models/SmolLM2-135M --to int8",
+                "write the copy beside the original",
+            ),
+            (
+                "appliance quantize DIR --to int4 --out OUT --text book.txt",
+                "measure the cost on a book",
+            ),
+            after="For the Llama family, Mistral, Qwen 2 and 3.\n"
             "Exit code 2: an argument is wrong; 3: the model is refused.",
         ),
     )
-    parser.add_argument("directory", metavar="DIR", type=Path, help="the model to read")
+    parser.add_argument("directory", metavar="DIR", type=Path, help="model directory to read")
     parser.add_argument("--to", required=True, choices=("int8", "int4"), help="bits of a weight")
     parser.add_argument(
-        "--out", metavar="DIR", type=Path, help="what to write; default: DIR-int8 or DIR-int4"
+        "--out", metavar="DIR", type=Path, help="directory to write; default: DIR-int8 or DIR-int4"
     )
     parser.add_argument(
         "--text",
         metavar="FILE",
         type=Path,
-        help="UTF-8 text to measure on, its first 20,000 tokens; default: 30 short stories that"
+        help="UTF-8 text to measure on (its first 20,000 tokens); default: 30 short stories that"
         " come with the program",
     )
     parser.add_argument("--threads", metavar="N", help="CPU threads; default: all cores")
@@ -95,12 +101,12 @@ def quantize(
 
 
 def end(number: int, frame: FrameType | None) -> NoReturn:
-    """As an exception, so that what is half written goes."""
+    """End by an exception, so that a half-written directory is removed."""
     raise SystemExit(128 + number)
 
 
 def read_text(path: Path | None) -> tuple[str, str]:
-    """A name for the report, and the text."""
+    """Return a name for the report, and the text."""
     if path is None:
         shipped = importlib.resources.files("appliance") / "held_out.txt"
         return DEFAULT_TEXT, shipped.read_text(encoding="utf-8")

@@ -1,4 +1,4 @@
-"""`appliance serve`: flags and environment to Settings, then the server."""
+"""`appliance serve`: reads flags and variables, then runs the server."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from appliance.cli.parsing import Commands
 
-# How the help groups the settings; what is listed nowhere stands in the last group.
+# How the help groups the settings; the last group has those that no other lists.
 GROUPS = {
     "models": (
         "model_path",
@@ -53,17 +53,26 @@ def add_parser(commands: Commands) -> None:
     parser = add_command(
         commands,
         "serve",
-        summary="serve a model over HTTP",
-        description="Serve a model over HTTP: a chat page, POST /generate, and an OpenAI-compatible"
+        summary="serve models over HTTP",
+        description="Serve models over HTTP: a chat page, POST /generate, and an OpenAI-compatible"
         "\nAPI under /v1. Stops on Ctrl-C or SIGTERM, after running answers have finished.",
         examples=examples(
-            ("appliance serve", "the embedded model, on this machine only"),
-            ("appliance serve --model ~/models/SmolLM2-135M --port 8080", "a model of your own"),
-            ("appliance serve --model embedded --model big=DIR,quantization=int8", "two models"),
-            ("appliance serve --host 0.0.0.0 --allowed-hosts llama.example", "for other machines"),
-            ("APPLIANCE_MAX_QUEUED=16 appliance serve", "a setting by its variable"),
+            ("appliance serve", "serve the embedded model on this machine only"),
+            (
+                "appliance serve --model ~/models/SmolLM2-135M --port 8080",
+                "serve a model of your own",
+            ),
+            (
+                "appliance serve --model embedded --model big=DIR,quantization=int8",
+                "serve two models",
+            ),
+            (
+                "appliance serve --host 0.0.0.0 --allowed-hosts llama.example",
+                "serve other machines",
+            ),
+            ("APPLIANCE_MAX_QUEUED=16 appliance serve", "set a variable in place of a flag"),
             after="A flag wins over its variable.\n"
-            "Exit code 2: a setting is wrong; 3: the model is refused.",
+            "Exit code 2: a setting is wrong; 3: a model is refused.",
         ),
     )
     parser.usage = "appliance serve [--model DIR]... [--host NAME] [--port N] [flags below]"
@@ -84,7 +93,7 @@ def run(arguments: argparse.Namespace, environ: Mapping[str, str]) -> int:
 
 
 def add_setting(group: argparse._ArgumentGroup, field: Field[Any]) -> None:
-    """The flag of one setting; its text is parsed later, by the rules of settings.py."""
+    """Add the flag of a setting; settings.py parses its text later."""
     group.add_argument(
         *flags_of(field.name),
         dest=field.name,
@@ -102,7 +111,7 @@ def metavar(field: Field[Any]) -> str:
 
 
 def given(arguments: argparse.Namespace) -> dict[str, object]:
-    """The settings that the command line names, parsed."""
+    """Return the settings on the command line, parsed."""
     texts = {name: getattr(arguments, name) for name in KNOWN if name != "model_path"}
     return {
         name: parse_setting(flags_of(name)[0], KNOWN[name], text)
@@ -112,7 +121,7 @@ def given(arguments: argparse.Namespace) -> dict[str, object]:
 
 
 def server_variables(environ: Mapping[str, str]) -> dict[str, str]:
-    """The environment without the variables of `appliance chat` and `appliance complete`."""
+    """Return the environment without the variables of `appliance chat` and `appliance complete`."""
     return {name: value for name, value in environ.items() if not name.startswith(CLIENT_PREFIX)}
 
 
@@ -132,7 +141,7 @@ def twins_of(name: str) -> list[str]:
 
 
 def default(field: Field[Any]) -> str:
-    """As the help shows it; None and () are explained by the setting's own words."""
+    """Return the default as the help shows it; the help text itself explains None and ()."""
     if field.default in (None, ()):
         return ""
     number = isinstance(field.default, float)

@@ -34,79 +34,93 @@ class ModelOptions:
 
     model_path: Path | None = setting(
         None,
-        "model directory (Hugging Face layout, safetensors), or embedded, which is the default; as"
-        " a flag [NAME=]DIR[,OPTION=VALUE...], repeated for several models",
+        "model directory in the Hugging Face layout, with safetensors; default: embedded. The flag"
+        " takes [NAME=]DIR[,OPTION=VALUE...] and can be repeated",
     )
     model_name: str | None = setting(
-        None, "name the API serves the model under; default: the directory's name"
+        None, "name of the model in the API; default: the directory's name"
     )
     runner: str = setting(
         "auto",
-        "what computes: auto, native, torch or transformers; auto: native (own kernels for a CPU)"
-        " where it can, else torch,"
-        " else transformers",
+        "what computes the model: auto, native, torch or transformers; auto: native (C kernels for"
+        " CPUs) if it can, else torch, else transformers",
         choices=("auto", "native", "torch", "transformers"),
     )
-    device: str = setting("auto", "where it computes", choices=("auto", "cpu", "cuda"))
+    device: str = setting(
+        "auto",
+        "where to compute; auto: the first CUDA device if there is one",
+        choices=("auto", "cpu", "cuda"),
+    )
     dtype: str = setting(
         "auto",
-        "arithmetic; auto: bfloat16, and with the torch runner as stored",
+        "arithmetic; auto: bfloat16 with the native runner, else as stored",
         choices=("auto", "float32", "bfloat16"),
     )
     quantization: str = setting(
         "none",
-        "bits of a weight, fewer for speed; of the native runner alone",
+        "convert the weights to fewer bits at the start, for speed and memory; native runner only",
         choices=("none", "int8", "int4"),
     )
     threads: int | None = setting(
         None, "CPU threads; default: the cores this process may use", low=1, high=1024
     )
     max_context_tokens: int | None = setting(
-        None, "prompt plus new tokens of one request; default: the model's", low=8, high=10**8
+        None, "maximum of prompt plus answer of a request; default: the model's", low=8, high=10**8
     )
     kv_cache_tokens: int | None = setting(
-        None, "tokens the key-value cache holds; default: fitted to memory", low=64, high=10**9
+        None,
+        "size of the key-value cache in tokens; default: fitted to the memory",
+        low=64,
+        high=10**9,
     )
     cache_share: float = setting(
         0.25,
-        "share of the free memory that the key-value cache may take, where it is fitted",
+        "share of the free memory for the key-value cache, if it is fitted",
         low=0.01,
         high=0.95,
     )
     max_batch_tokens: int = setting(
-        512, "tokens one forward pass computes at most", low=16, high=10**6
+        512,
+        "maximum number of tokens in a forward pass; more reads prompts faster",
+        low=16,
+        high=10**6,
     )
-    max_sequences: int = setting(32, "sequences that decode at the same time", low=1, high=10_000)
+    max_sequences: int = setting(
+        32, "maximum number of answers computed at the same time", low=1, high=10_000
+    )
     prefix_cache: str = setting(
         "on",
-        "compute what several prompts begin with once; only where that changes no bit of an answer",
+        "reuse the computed beginning of a prompt, where that changes no bit of an answer",
         choices=("on", "off"),
     )
     speculation: str = setting(
         "on",
-        "guess tokens from what was said before and check them together; only where no bit changes",
+        "guess tokens from earlier text and check several at once, where that changes no bit",
         choices=("on", "off"),
     )
     max_queued: int = setting(
-        256, "sequences that wait at most; more are answered 503", low=0, high=10**6
+        256, "maximum number of waiting answers; more are refused with 503", low=0, high=10**6
     )
     queue_timeout_s: float = setting(
-        60.0, "seconds a sequence waits at most before it is answered 503", low=0, high=DAY_S
+        60.0,
+        "seconds an answer waits for its turn before it is refused with 503",
+        low=0,
+        high=DAY_S,
     )
     load: str = setting(
         "start",
-        "when the model is loaded: at the start, or by the first request that names it",
+        "when to load the model: at the start, or when the first request names it",
         choices=("start", "first-use"),
     )
     idle_unload_s: float = setting(
         0.0,
-        "seconds without a request after which the model is unloaded; 0: never",
+        "seconds without a request before the model is unloaded; 0: never",
         low=0,
         high=DAY_S,
     )
     required: str = setting(
         "auto",
-        "whether the server is ready only while this model is; auto: if it is loaded at the start",
+        "whether the server is ready only while this model answers; auto: if it loads at the start",
         choices=("auto", "on", "off"),
     )
     origin: str = ""
