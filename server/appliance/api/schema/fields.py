@@ -72,15 +72,20 @@ class RequestModel(BaseModel):
         extra="forbid", strict=True, frozen=True, json_schema_extra=put_required_first
     )
 
+    @classmethod
+    def __pydantic_init_subclass__(cls, **kwargs: object) -> None:
+        """Take a class's own fields out of its table, which several classes share."""
+        super().__pydantic_init_subclass__(**kwargs)
+        own = cls.model_fields
+        cls.neutral = {name: rule for name, rule in cls.neutral.items() if name not in own}
+
     @model_validator(mode="before")
     @classmethod
     def _drop_neutral(cls, data: object) -> object:
         """Leave out what asks for nothing; refuse by name what asks for more than there is."""
-        if not isinstance(data, dict):
+        if not isinstance(data, dict) or cls.neutral.keys().isdisjoint(data):
             return data
-        foreign = (data.keys() - cls.model_fields.keys()) & cls.neutral.keys()
-        if not foreign:
-            return data
+        foreign = cls.neutral.keys() & data.keys()
         for name in sorted(foreign):
             if not cls.neutral[name].accepts(data[name]):
                 raise UnsupportedParameter(cls.neutral[name].refusal(name), param=name)
