@@ -5,7 +5,7 @@ from __future__ import annotations
 import http.client
 import json
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
@@ -107,9 +107,9 @@ def test_a_model_is_loaded_by_its_first_request_and_unloaded_when_idle(
         assert others == [first] * len(others)
         assert statuses(server) == {"pebble": "ready", "random": "ready"}
         assert resident_bytes(server) > before + 100_000_000
-        wait_until_unloaded(server)
+        wait_until(lambda: statuses(server)["random"] == "unloaded")
         assert 'appliance_running_sequences{model="random"}' not in fetch(server, "/metrics")
-        assert resident_bytes(server) < before + 60_000_000
+        wait_until(lambda: resident_bytes(server) < before + 60_000_000)
         assert answer(server, request_of("random", 3)) == first
 
 
@@ -138,9 +138,7 @@ def test_a_model_that_is_not_required_may_fail_and_one_that_is_ends_the_start(
 ) -> None:
     optional = ",kv_cache_tokens=100000000,required=off"
     with started("--model", "embedded", "--model", spec(random_model, optional)) as server:
-        deadline = time.monotonic() + WAIT_S
-        while statuses(server)["random"] == "loading" and time.monotonic() < deadline:
-            time.sleep(0.1)
+        wait_until(lambda: statuses(server)["random"] != "loading")
         assert statuses(server) == {"pebble": "ready", "random": "failed"}
         assert server.get("/health")[0] == 200
         assert ask(server, request_of("random", 1))[0] == 503
@@ -184,9 +182,9 @@ def statuses(server: Running) -> dict[str, str]:
     return {model["model"]: model["status"] for model in models}
 
 
-def wait_until_unloaded(server: Running) -> None:
+def wait_until(holds: Callable[[], bool]) -> None:
     deadline = time.monotonic() + WAIT_S
-    while statuses(server)["random"] != "unloaded":
+    while not holds():
         assert time.monotonic() < deadline
         time.sleep(0.1)
 
