@@ -9,10 +9,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from appliance.errors import ReleaseError
-from appliance.models.hashing import is_sha256
 from appliance_release.bundle.signature import problem_with
 from appliance_release.locks.lock_file import parse_object, read_bytes, render, write_whole
-from appliance_release.locks.model_lock import PinnedFile
+from appliance_release.locks.model_lock import PinnedFile, as_json, parse_pinned, pin_files
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -44,10 +43,7 @@ class Manifest:
                 "version": self.version,
                 "store_paths": list(self.store_paths),
                 "models": list(self.models),
-                "files": {
-                    name: {"sha256": file.sha256, "size": file.size_bytes}
-                    for name, file in sorted(self.files.items())
-                },
+                "files": as_json(self.files),
             }
         )
 
@@ -79,13 +75,11 @@ def write_manifest(
     for name in names:
         if not _PLAIN_PATH.fullmatch(name) or (directory / name).is_symlink():
             raise ReleaseError(f"{name} cannot be in a bundle: it is a link or has an odd name.")
-    hashes = hasher.hash_files([directory / name for name in names])
-    files = {
-        name: PinnedFile(hashes[directory / name], (directory / name).stat().st_size)
-        for name in names
-    }
     manifest = Manifest(
-        version=version, store_paths=tuple(store_paths), models=tuple(models), files=files
+        version=version,
+        store_paths=tuple(store_paths),
+        models=tuple(models),
+        files=pin_files(directory, names, hasher),
     )
     write_whole(directory / MANIFEST, manifest.render())
     return manifest
@@ -161,10 +155,6 @@ def _texts(value: object, pattern: re.Pattern[str]) -> tuple[str, ...]:
 
 
 def _pinned(name: str, entry: object) -> PinnedFile:
-    sha256 = entry.get("sha256") if isinstance(entry, dict) else None
-    size = entry.get("size") if isinstance(entry, dict) else None
     if not _PLAIN_PATH.fullmatch(name):
         raise ReleaseError(f"{MANIFEST} holds {name[:80]!r}, which is not a plain path.")
-    if not is_sha256(sha256) or type(size) is not int:
-        raise ReleaseError(f"{MANIFEST} holds {name[:80]!r} without sha256 and size.")
-    return PinnedFile(sha256, size)
+    return parse_pinned(name, entry, MANIFEST)

@@ -15,7 +15,7 @@ from appliance.models.hashing import is_sha256
 from appliance_release.locks.lock_file import LOCK_VERSION, read_object, render
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
 
     from appliance.models.directory.json_file import JsonObject
     from appliance.models.hashing import FileHasher
@@ -43,6 +43,31 @@ class PinnedFile:
     size_bytes: int
 
 
+def pin_files(directory: Path, names: Iterable[str], hasher: FileHasher) -> dict[str, PinnedFile]:
+    """Hashes files of a directory."""
+    paths = {name: directory / name for name in names}
+    hashes = hasher.hash_files(list(paths.values()))
+    return {name: PinnedFile(hashes[path], path.stat().st_size) for name, path in paths.items()}
+
+
+def as_json(files: Mapping[str, PinnedFile]) -> dict[str, object]:
+    return {
+        name: {"sha256": file.sha256, "size": file.size_bytes}
+        for name, file in sorted(files.items())
+    }
+
+
+def parse_pinned(name: str, entry: object, source: str) -> PinnedFile:
+    """Parses an untrusted entry of `source`, whose name the caller has checked."""
+    sha256 = entry.get("sha256") if isinstance(entry, dict) else None
+    size = entry.get("size") if isinstance(entry, dict) else None
+    if not is_sha256(sha256):
+        raise ReleaseError(f"{source} pins {name} without a sha256 of 64 small hex digits.")
+    if type(size) is not int or not 0 <= size < 2**50:
+        raise ReleaseError(f"{source} pins {name} without its size in bytes.")
+    return PinnedFile(sha256, size)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ModelLock:
     """`source` is the folder a local model comes from, relative to the lock; None: from the Hub."""
@@ -59,12 +84,10 @@ class ModelLock:
         return sum(file.size_bytes for file in self.files.values())
 
     def render(self) -> str:
-        files = {
-            name: {"sha256": file.sha256, "size": file.size_bytes}
-            for name, file in sorted(self.files.items())
-        }
         facts = {name: getattr(self, name) for name in _FACTS}
-        return render({"lock": LOCK_VERSION, **facts, "source": self.source, "files": files})
+        return render(
+            {"lock": LOCK_VERSION, **facts, "source": self.source, "files": as_json(self.files)}
+        )
 
 
 _FACTS = {
@@ -104,15 +127,9 @@ def _fact(lock: JsonObject, name: str, pattern: re.Pattern[str], file: str) -> s
 
 
 def _pinned(name: str, entry: object, file: str) -> PinnedFile:
-    sha256 = entry.get("sha256") if isinstance(entry, dict) else None
-    size = entry.get("size") if isinstance(entry, dict) else None
     if not FILE_NAME.fullmatch(name):
         raise ReleaseError(f"{file} pins {name[:80]!r}, which is not a plain file name.")
-    if not is_sha256(sha256):
-        raise ReleaseError(f"{file} pins {name} without a sha256 of 64 small hex digits.")
-    if type(size) is not int or not 0 <= size < 2**50:
-        raise ReleaseError(f"{file} pins {name} without its size in bytes.")
-    return PinnedFile(sha256, size)
+    return parse_pinned(name, entry, file)
 
 
 def lock_directory(
@@ -123,11 +140,7 @@ def lock_directory(
     inventory.read_object("config")  # refuses a model that wants its own code to run
     weights = {path.name for path in inventory.weight_files}
     names = select_files([path.name for path in directory.iterdir() if path.is_file()], weights)
-    hashes = hasher.hash_files([directory / name for name in names])
-    files = {
-        name: PinnedFile(hashes[directory / name], (directory / name).stat().st_size)
-        for name in names
-    }
+    files = pin_files(directory, names, hasher)
     return ModelLock(
         name=repository.partition("/")[2],
         repository=repository,
