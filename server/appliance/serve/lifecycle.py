@@ -1,4 +1,4 @@
-"""The life of the server process: listen, load, answer, drain, exit."""
+"""Runs the life of the server process: listen, load, answer, drain, exit."""
 
 from __future__ import annotations
 
@@ -49,16 +49,16 @@ class DrainableEngine(Protocol):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Answering:
-    """What a load ends in: an engine, and a short completion that shows whether it works."""
+    """The result of a load: an engine, and a short completion that shows whether it works."""
 
     engine: DrainableEngine
     probe: Callable[[], Awaitable[object]]
-    then: Callable[[], Coroutine[None, None, None]] | None = None  # work for as long as we serve
+    then: Callable[[], Coroutine[None, None, None]] | None = None  # runs until the drain
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Timing:
-    """The end: serve on for `delay_s`, then give answers `timeout_s` to finish and to be read.
+    """The times of a drain: `delay_s` until it begins, `timeout_s` for answers to end and be read.
 
     A failed engine is probed every `probe_interval_s`; a probe may take `probe_timeout_s`.
     """
@@ -71,10 +71,10 @@ class Timing:
 
 
 class ApplianceServer(uvicorn.Server):
-    """Serves from the first moment: /health says loading while `load` makes the state ready.
+    """Answers HTTP from the first moment: /health says loading while `load` makes the state ready.
 
-    The first SIGTERM or SIGINT drains; the second ends the process at once. `say` writes to
-    whoever started us.
+    The first SIGTERM or SIGINT drains; the second ends the process at once. `say` writes to the
+    terminal.
     """
 
     def __init__(
@@ -93,7 +93,7 @@ class ApplianceServer(uvicorn.Server):
                 log_config=None,
                 access_log=False,
                 server_header=False,
-                workers=1,  # unset, it and the next would be read from the environment
+                workers=1,  # if unset, uvicorn reads this and the next from the environment
                 proxy_headers=False,
                 timeout_keep_alive=65,  # longer than the usual 60 s of a load balancer in front
                 timeout_graceful_shutdown=5,
@@ -114,7 +114,7 @@ class ApplianceServer(uvicorn.Server):
         self._loop: asyncio.AbstractEventLoop | None = None
 
     def run(self, sockets: list[socket.socket] | None = None) -> None:
-        """Returns when all is done; a load that a signal cut short ends with the process."""
+        """Serve until the end; a load that a signal interrupts ends with the process."""
         super().run(sockets)
         if self._engine is None:
             end_process(self.exit_code)
@@ -126,12 +126,12 @@ class ApplianceServer(uvicorn.Server):
         self._loading = self._spawn(self._become_ready())
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-        """Called by the signal handler, in the main thread, between two byte codes."""
+        """Begin the drain; called by the signal handler in the main thread, between byte codes."""
         if self._loop is None or self._is_ending:
             end_process(128 + sig)
         self._is_ending = True
         self._state.drain()
-        # A context of its own: the signal may interrupt a request, whose id is not ours.
+        # In a context of its own: the signal may interrupt a request, which has an id.
         self._loop.call_soon_threadsafe(
             lambda: self._spawn(self._end(signal.Signals(sig))), context=Context()
         )
@@ -164,13 +164,14 @@ class ApplianceServer(uvicorn.Server):
         self.should_exit = True
 
     def _is_stalled(self) -> bool:
-        """Whether only a restart can help."""
+        """Tell whether only a restart can help."""
         is_stuck = self._engine is not None and self._engine.is_stalled(STALLED_AFTER_S)
         return is_stuck or self._num_failed_probes >= MAX_FAILED_PROBES
 
     async def _watch(self, answering: Answering) -> None:
-        """Say so in /health when the engine fails, and when it recovers. Without the probes it
-        never could: nobody sends requests to a server that is not ready."""
+        """Report in /health that the engine failed or recovered.
+
+        Without probes it could not recover: a server that is not ready gets no requests."""
         engine = answering.engine
         while not (self.should_exit or self._is_ending):
             if not engine.has_failed:
@@ -188,7 +189,7 @@ class ApplianceServer(uvicorn.Server):
                 await self._probe(answering)
 
     async def _probe(self, answering: Answering) -> None:
-        """One attempt; what went wrong in it is in the engine's own words in the log."""
+        """Probe once; the engine itself logs what goes wrong."""
         with contextlib.suppress(Exception):
             await asyncio.wait_for(answering.probe(), self._timing.probe_timeout_s)
         if answering.engine.has_failed:
@@ -197,7 +198,7 @@ class ApplianceServer(uvicorn.Server):
 
     async def _end(self, received: signal.Signals) -> None:
         logger.info("draining", extra={"signal": received.name})
-        if self._engine is None:  # nothing runs that could be waited for
+        if self._engine is None:  # no answer runs
             if self._loading is not None:
                 self._loading.cancel()
         else:
@@ -209,7 +210,7 @@ class ApplianceServer(uvicorn.Server):
         self.should_exit = True
 
     async def _finish_answers(self, engine: DrainableEngine) -> None:
-        """Until all are computed and read, or time is up."""
+        """Wait until all answers are computed and read, or the time is up."""
         loop = asyncio.get_running_loop()
         deadline = loop.time() + self._timing.timeout_s
         await engine.drain(self._timing.timeout_s)
@@ -221,14 +222,14 @@ class ApplianceServer(uvicorn.Server):
 
 
 async def in_daemon_thread(work: Callable[[], T]) -> T:
-    """Like asyncio.to_thread, but the end of the process does not wait for the thread."""
+    """Run work as asyncio.to_thread does, but do not let the end of the process wait for it."""
     done: concurrent.futures.Future[T] = concurrent.futures.Future()
-    done.set_running_or_notify_cancel()  # from here on no cancellation gets in the thread's way
+    done.set_running_or_notify_cancel()  # from here on it cannot be cancelled
 
     def run() -> None:
         try:
             done.set_result(work())
-        except BaseException as error:  # noqa: BLE001 - whoever awaits it gets it
+        except BaseException as error:  # noqa: BLE001 - raised where it is awaited
             done.set_exception(error)
 
     threading.Thread(target=run, name="background", daemon=True).start()
@@ -236,7 +237,7 @@ async def in_daemon_thread(work: Callable[[], T]) -> T:
 
 
 def end_process(exit_code: int) -> NoReturn:
-    """At once, whatever the threads do: one that loads a model can take minutes more."""
+    """Exit immediately without joining threads: one that loads a model can take minutes more."""
     for stream in (sys.stdout, sys.stderr):
         with contextlib.suppress(Exception):
             stream.flush()
@@ -244,7 +245,7 @@ def end_process(exit_code: int) -> NoReturn:
 
 
 def listen(host: str, port: int) -> socket.socket:
-    """A listening socket, or a StartupError that says what is wrong with the address."""
+    """Return a listening socket; raise StartupError if the address cannot be used."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:
         listener = socket.create_server((host, port), family=family, backlog=2048, reuse_port=False)

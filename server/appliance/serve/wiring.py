@@ -1,4 +1,4 @@
-"""Constructs the server: from a configuration to a process that answers."""
+"""Constructs the server from a configuration, and runs it."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ logger = logging.getLogger(__name__)
 
 
 def serve(configuration: Configuration, ink: Ink) -> int:
-    """Run the server until it is told to stop; returns the exit code."""
+    """Run the server until a signal ends it; return the exit code."""
     settings = configuration.settings
     configure_logging(settings.log_level)
     wait_passively()
@@ -49,7 +49,7 @@ def serve(configuration: Configuration, ink: Ink) -> int:
 
 @dataclass(frozen=True, slots=True)
 class Screen:
-    """What the person who started the server sees: where, how, and the port to name."""
+    """Where the server writes for the person who started it, and the port to show."""
 
     terminal: Terminal
     ink: Ink
@@ -82,7 +82,7 @@ def build_server(
         with screen.terminal.loading(", ".join(model.name for model in models)):
             await host.load_required()
         state.become_ready()
-        gc.freeze()  # what is loaded stays: no collection walks it again while answers stream
+        gc.freeze()  # loaded objects stay: no collection has to walk them while answers stream
         if state.status == "ready":  # and not draining
             screen.terminal.write(banner(running_facts(settings, host, screen.port), screen.ink))
             screen.terminal.write("\n")
@@ -94,7 +94,7 @@ def build_server(
 
 
 def ready_fields(host: ModelHost) -> dict[str, object]:
-    """Return what the log says of the models that answer."""
+    """Return the fields of the log event about the models that answer."""
     found = [model.loaded.identity for model in host.models if model.loaded is not None]
     if len(found) == 1:
         return {"model": found[0].model, "fingerprint": found[0].fingerprint}
