@@ -27,6 +27,7 @@ from tests.engine.native_harness import (
     native_runner,
     supported_variants,
 )
+from tests.engine.neighbour import busy_neighbour
 from tests.engine.runner_harness import (
     Sequences,
     load_reference,
@@ -264,6 +265,11 @@ def restart(trials: Trials) -> Cell:
     return together(cells)
 
 
+def second_model(trials: Trials) -> Cell:
+    with busy_neighbour(embedded_model()):
+        return trials.try_setup(Setup(max_sequences=4, num_threads=2, max_batch_tokens=64))
+
+
 def everything(trials: Trials) -> Cell:
     setup = Setup(
         max_batch_tokens=50,
@@ -290,6 +296,7 @@ LAWS: dict[str, Callable[[Trials], Cell]] = {
     "guessed tokens": guesses,
     "each vector width of this CPU": variants,
     "restart; another process": restart,
+    "a second model that computes": second_model,
     "all at once": everything,
 }
 

@@ -31,6 +31,7 @@ from tests.engine.native_harness import (
     native_runner,
     supported_variants,
 )
+from tests.engine.neighbour import busy_neighbour
 from tests.engine.runner_harness import Sequences, random_tokens, run_chunks
 from tests.fakes import FakeObserver
 from tests.model_factory import write_model
@@ -91,16 +92,18 @@ def test_no_schedule_changes_an_answer(
     setup: Setup,
     requests: list[Request],
 ) -> None:
-    """Batch size, order, arrival, chunk size, threads, block placement, prefix hits, guesses."""
+    """Batch size, order, arrival, chunk size, threads, block placement, prefix hits, guesses, and
+    a second model that computes beside it."""
 
     async def scenario() -> None:
         together = await answer_all(models[name], quantization, setup, requests)
         for request, answer in zip(requests, together, strict=True):
             (alone,) = await answer_all(models[name], quantization, Setup(), [request])
             assert answer == alone
-        backwards = await answer_all(
-            models[name], quantization, replace(setup, max_sequences=5), requests[::-1]
-        )
+        with busy_neighbour(models["odd, qk-norm"]):
+            backwards = await answer_all(
+                models[name], quantization, replace(setup, max_sequences=5), requests[::-1]
+            )
         assert backwards[::-1] == together
 
     asyncio.run(scenario())
@@ -126,7 +129,8 @@ def test_what_lost_its_blocks_and_was_computed_again_keeps_its_bits(
     async def scenario() -> None:
         observer = FakeObserver()
         setup = Setup(max_batch_tokens=max_batch_tokens, max_sequences=6, num_threads=2)
-        together = await answer_all(models[name], quantization, setup, requests, observer)
+        with busy_neighbour(models["plain"]):
+            together = await answer_all(models[name], quantization, setup, requests, observer)
         assert observer.num_preemptions >= 3
         for request, answer in zip(requests, together, strict=True):
             (alone,) = await answer_all(models[name], quantization, Setup(), [request])
@@ -211,7 +215,7 @@ def test_guessing_tokens_changes_no_bit(temperature: float, quantization: str) -
 
 
 @pytest.mark.parametrize("quantization", QUANTIZATIONS)
-def test_the_embedded_model_answers_alike_in_every_house(quantization: str) -> None:
+def test_the_embedded_model_answers_alike_in_every_setup(quantization: str) -> None:
     path = embedded_model()
     params = SamplingParams(max_new_tokens=MAX_NEW, seed=7, temperature=0.9, num_logprobs=3)
     requests = [
@@ -236,6 +240,8 @@ def test_the_embedded_model_answers_alike_in_every_house(quantization: str) -> N
                 speculates=True,
             )
             assert await answer_all(path, quantization, setup, requests) == alone
+            with busy_neighbour(path):
+                assert await answer_all(path, quantization, setup, requests) == alone
 
     asyncio.run(scenario())
 
