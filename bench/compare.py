@@ -56,7 +56,7 @@ def main(arguments: Sequence[str]) -> int:
         end_s=time.monotonic() + 60 * options.minutes,
     )
     print(f"commit {commit}; samples in {run.samples.path}", flush=True)
-    signal.signal(signal.SIGTERM, _stop)  # whatever is being measured ends with us
+    signal.signal(signal.SIGTERM, _stop)  # what is being measured ends with us
     try:
         if not options.report_only:
             run.measure()

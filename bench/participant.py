@@ -98,5 +98,5 @@ def run_worker(
 
 
 def timeout_s(job: Job) -> float:
-    """Long enough for two tokens a second; whoever is slower is not measured."""
+    """Allow for two tokens a second; a slower participant is not measured."""
     return 240 + 8 * job.seconds + 0.5 * job.new_tokens * job.concurrency

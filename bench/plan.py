@@ -104,6 +104,6 @@ def num_requests(model: str, concurrency: int) -> int:
 
 
 def in_turn(participants: Sequence[Participant], turn: int) -> list[Participant]:
-    """Each round begins with another one, so that nobody always runs after the same neighbour."""
+    """Begin each round with another one, so that none always runs after the same neighbour."""
     start = turn % max(len(participants), 1)
     return [*participants[start:], *participants[:start]]

@@ -127,7 +127,7 @@ def environment(changes: Mapping[str, str] | None) -> dict[str, str]:
 
 
 def end_group(process: subprocess.Popen[bytes] | subprocess.Popen[str]) -> None:
-    """End whatever is left of the group that this process leads."""
+    """End what is left of the group that this process leads."""
     with suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGKILL)
     process.wait()

@@ -65,7 +65,7 @@ def nix_verification(directory: Path, shards: list[Path]) -> Callable[[], object
 
 
 def measure(ways: dict[str, Callable[[], object]]) -> dict[str, list[Pass]]:
-    """Turn by turn, so that whatever else the machine does meets every way."""
+    """Measures in turns, so that other load on the machine meets every way."""
     for verify in ways.values():
         verify()  # warms the page cache
     passes: dict[str, list[Pass]] = {way: [] for way in ways}

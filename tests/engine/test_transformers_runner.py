@@ -1,4 +1,4 @@
-"""The plain runner computes what transformers' own generate does, whatever the schedule."""
+"""The transformers runner computes what transformers' own generate does, in any schedule."""
 
 from __future__ import annotations
 

@@ -192,7 +192,7 @@ def test_prompts_of_about_the_same_length_are_read_one_after_the_other() -> None
 def test_decodes_never_wait_and_the_oldest_prompt_is_at_most_half_as_fast_as_alone(
     lengths: list[int], max_batch_tokens: int, num_new: int
 ) -> None:
-    """The bound on what short prompts may cost a long one; then nobody starves."""
+    """The bound on what short prompts may cost a long one; then no sequence starves."""
     scheduler = make_scheduler(
         num_blocks=400, max_batch_tokens=max_batch_tokens, max_sequences=12, max_queued=12
     )
@@ -313,7 +313,7 @@ def advance_to_preemption(scheduler: Scheduler) -> Batch:
             return batch
         for chunk in batch.chunks:
             scheduler.commit(chunk, 9 if chunk.is_sampled else None)
-    raise AssertionError("nobody was preempted")
+    raise AssertionError("no sequence was preempted")
 
 
 def ids(sequences: Iterable[Sequence]) -> list[int]:

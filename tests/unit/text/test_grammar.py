@@ -1,4 +1,4 @@
-"""Grammars: whatever the model prefers, its answer fits; whatever the client asks, we stay up."""
+"""Grammars: any model's answer fits, and no client's schema takes the server down."""
 
 from __future__ import annotations
 
