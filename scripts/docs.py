@@ -14,15 +14,14 @@ from pathlib import Path
 from typing import Any
 
 from appliance import errors
-from appliance.api.http.state import ApplianceState
+from appliance.api.http import openapi
 from appliance.api.schema.neutral import OF_CHAT, OF_TEXT, Neutral
 from appliance.cli.main import all_groups, build_parser
 from appliance.cli.serve import GROUPS, flags_of, group_of, twins_of
 from appliance.errors import CODES_OF_RAISERS, RequestError, ServiceError
 from appliance.metrics import Metrics
 from appliance.models.options import KNOWN
-from appliance.models.table import ModelTable
-from appliance.serve.app import create_app
+from appliance.serve.app import FACES
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 SOURCE = REPOSITORY / "server"
@@ -172,10 +171,7 @@ def metrics() -> str:
 
 
 def routes() -> str:
-    state = ApplianceState(
-        metrics=Metrics(), models=ModelTable(), max_body_bytes=1, bound_host="127.0.0.1"
-    )
-    description = create_app(state).openapi()
+    description = openapi.describe(FACES)
     rows = [
         (code(f"{method.upper()} {path}"), operation["tags"][0], operation["summary"])
         for path, operations in description["paths"].items()

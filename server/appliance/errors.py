@@ -44,6 +44,7 @@ CODES_OF_RAISERS: Mapping[str, tuple[int, str]] = {
     "invalid_type": (400, "A value is of the wrong type."),
     "missing_required_parameter": (400, "A required parameter is absent."),
     "invalid_json": (400, "The body is empty, not JSON in UTF-8, or has NUL, NaN or a key twice."),
+    "invalid_form": (400, "An uploaded form cannot be read, or has too many or too large fields."),
     "invalid_http": (400, "The request is not HTTP."),
     "body_timeout": (400, "The body did not arrive within 60 seconds."),
     "unsupported_schema": (400, "A JSON schema has a keyword or a size that cannot be kept."),
@@ -72,8 +73,20 @@ class RequestError(ApplianceError):
     default_code: ClassVar[str] = "invalid_value"
     type: str = "invalid_request_error"
 
-    def __init__(self, message: str, *, param: str | None = None, code: str | None = None) -> None:
+    def __init__(
+        self,
+        message: str,
+        *,
+        field: str | None = None,
+        param: str | None = None,
+        code: str | None = None,
+    ) -> None:
+        """`field` is the domain's name of what is at fault, as are the names in backticks in a
+        message that comes with it: a face puts the client's words there. `param` is a client's
+        word already.
+        """
         super().__init__(message)
+        self.field = field
         self.param = param
         self.code = code or self.default_code
 

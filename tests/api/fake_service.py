@@ -91,7 +91,7 @@ def text_of(prompt: str | tuple[int, ...] | ChatPrompt) -> str:
 
 def refuse_forbidden(prompt: str | tuple[int, ...]) -> None:
     if isinstance(prompt, tuple) and FORBIDDEN_TOKEN in prompt:
-        raise InvalidRequest("1000000 is not a token of this model.", param="prompt")
+        raise InvalidRequest("1000000 is not a token of this model.", field="prompt")
 
 
 class FakeService(CompletionService):

@@ -8,12 +8,12 @@ from typing import Any
 import httpx2
 import pytest
 
+from appliance.api.http.openapi import describe
 from appliance.api.schema.examples import MODEL
-from appliance.serve.app import create_app
+from appliance.serve.app import FACES
 from tests.api import conftest
-from tests.api.conftest import make_state
 
-SPEC: Any = create_app(make_state()).openapi()
+SPEC: Any = describe(FACES)
 
 
 OPERATIONS = [

@@ -18,6 +18,7 @@ from appliance.api.http.sse import (
     EventStream,
     start_stream,
 )
+from appliance.api.native.face import NATIVE
 from appliance.api.native.generate import GenerateFace, GenerateRequest
 from appliance.completion import CompletionRequest, CompletionStream, Delta
 from appliance.errors import EngineFailure, QueueTimeout
@@ -81,7 +82,7 @@ class Talk:
 
     def __init__(self, ping_interval_s: float | None = None) -> None:
         self.stream, self.socket = HandFed(), Socket()
-        self.events = EventStream([self.stream], make_face(), ping_interval_s)
+        self.events = EventStream([self.stream], make_face(), NATIVE.error_bytes, ping_interval_s)
 
     async def begin(self, *, is_direct: bool = True) -> None:
         scope = {"type": "http"} | ({"extensions": {DIRECT_BODY: self.socket}} if is_direct else {})
@@ -259,7 +260,7 @@ async def test_an_error_before_any_comment_keeps_its_status() -> None:
     service.script = lambda _: [QueueTimeout("It waited too long.")]
     request = CompletionRequest(request_id="test", prompt="Hi")
     with pytest.raises(QueueTimeout):
-        await start_stream(service, [request], make_face(), 60.0)
+        await start_stream(service, [request], make_face(), NATIVE.error_bytes)
     assert service.streams[0].is_closed
 
 

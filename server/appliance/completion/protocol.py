@@ -97,16 +97,15 @@ class Served:
     max_context_tokens: int
     max_choices: int | None = None  # running and waiting together: more never fit
 
-    def check_num_choices(self, num_prompts: int, n: int = 1, *, param: str = "prompt") -> None:
+    def check_num_choices(self, num_prompts: int, n: int = 1) -> None:
         """Refuse what would be overload however long the client waited."""
         num_choices = num_prompts * n
         if self.max_choices is not None and num_choices > self.max_choices:
-            name = "n" if n > 1 else param
-            asked = f"(`n` is {n})" if n > 1 else f"(`{param}` is a list)"
+            asked = f"(`n` is {n})" if n > 1 else "(`prompt` is a list)"
             raise InvalidRequest(
                 f"The request asks for {num_choices} completions {asked}; this server takes at"
                 f" most {self.max_choices} at a time. Send several requests.",
-                param=name,
+                field="n" if n > 1 else "prompt",
             )
 
 
@@ -130,7 +129,7 @@ class Asker(Protocol):
 def model_not_found(listed: Sequence[ListedModel]) -> ModelNotFound:
     """Return the error for a name that none of the models has."""
     names = ", ".join(model.name for model in listed)
-    return ModelNotFound(f"This server does not serve that model, only {names}.", param="model")
+    return ModelNotFound(f"This server does not serve that model, only {names}.", field="model")
 
 
 class Models(Protocol):

@@ -155,7 +155,7 @@ class CompletionService:
             check_token_ids(prompt, self._model.vocab_size)
             prompt_ids = prompt
         if not prompt_ids:
-            raise InvalidRequest("The prompt is empty. Send at least one token.", param="prompt")
+            raise InvalidRequest("The prompt is empty. Send at least one token.", field="prompt")
         return prompt_ids
 
     async def _encode_text(self, text: str, *, add_special_tokens: bool) -> list[int]:
@@ -220,9 +220,9 @@ class CompletionService:
         if isinstance(prompt, ChatPrompt) and prompt.callable_tools:
             if output.kind != "text":
                 raise InvalidRequest(
-                    "response_format cannot be combined with tools that may be called. "
-                    "Send one of them, or tool_choice none.",
-                    param="response_format",
+                    "`output` cannot be combined with `tools` that may be called. "
+                    "Send one of them, or `tool_choice` none.",
+                    field="output",
                 )
             return await asyncio.to_thread(self._tool_grammar, prompt)
         if output.kind == "json_object":
@@ -237,7 +237,7 @@ class CompletionService:
         if tool_format is None:
             raise InvalidRequest(
                 "This model's chat template has no tool calls that we can read. Send no tools.",
-                param="tools",
+                field="tools",
                 code="no_tool_calls",
             )
         tools = {tool.name: dict(tool.parameters) for tool in prompt.callable_tools}
@@ -286,16 +286,16 @@ def agreed_limit(request: CompletionRequest, num_prompt_tokens: int) -> int | No
         return new
     if total <= num_prompt_tokens:
         raise InvalidRequest(
-            f"max_length is {total} and counts prompt plus new tokens; the prompt has"
-            f" {num_prompt_tokens}. Raise it or use max_new_tokens.",
-            param="max_length",
+            f"`max_total_tokens` is {total} and counts prompt plus new tokens; the prompt has"
+            f" {num_prompt_tokens}. Raise it or use `max_new_tokens`.",
+            field="max_total_tokens",
         )
     if new is not None and num_prompt_tokens + new != total:
         raise InvalidRequest(
-            f"max_length is {total} and max_new_tokens is {new}; the prompt has"
+            f"`max_total_tokens` is {total} and `max_new_tokens` is {new}; the prompt has"
             f" {num_prompt_tokens} tokens, so that they end the answer at {total} and at"
             f" {num_prompt_tokens + new}. Send one of them.",
-            param="max_length",
+            field="max_total_tokens",
         )
     return total - num_prompt_tokens
 

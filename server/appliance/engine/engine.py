@@ -142,7 +142,7 @@ class Engine:
             priority=priority,
         )
         if not sequence.prompt_ids:
-            raise InvalidRequest("The prompt is empty. Send at least one token.", param="prompt")
+            raise InvalidRequest("The prompt is empty. Send at least one token.", field="prompt")
         vocab_size = self._runner.info.vocab_size
         check_token_ids(sequence.prompt_ids, vocab_size)
         check_token_ids(params.logit_bias, vocab_size, "logit_bias")
@@ -276,15 +276,15 @@ class Engine:
             push_all(pairs)
 
 
-def check_token_ids(token_ids: Collection[int], vocab_size: int, param: str = "prompt") -> None:
+def check_token_ids(token_ids: Collection[int], vocab_size: int, field: str = "prompt") -> None:
     """Refuse ids the model does not have: one would fail the forward pass of its whole batch."""
     if not token_ids:
         return
-    where = "" if param == "prompt" else f" in {param}"  # faces have names of their own for prompts
+    where = "" if field == "prompt" else f" in `{field}`"
     for token_id in (min(token_ids), max(token_ids)):
         if not 0 <= token_id < vocab_size:
             raise InvalidRequest(
                 f"Token id {token_id}{where} is not one of the model's,"
                 f" which are 0 to {vocab_size - 1}.",
-                param=param,
+                field=field,
             )

@@ -18,8 +18,8 @@ from types import FrameType
 from typing import NoReturn, Protocol, TypeVar
 
 import uvicorn
-from fastapi import FastAPI
 
+from appliance.api.http.asgi import ASGIApp
 from appliance.api.http.state import ApplianceState
 from appliance.errors import StartupError
 from appliance.serve.http1 import BoundedHttpProtocol
@@ -79,7 +79,7 @@ class ApplianceServer(uvicorn.Server):
 
     def __init__(
         self,
-        app: FastAPI,
+        app: ASGIApp,
         state: ApplianceState,
         load: Callable[[], Awaitable[Answering]],
         timing: Timing,
@@ -89,6 +89,8 @@ class ApplianceServer(uvicorn.Server):
             uvicorn.Config(
                 app,
                 loop="uvloop",
+                lifespan="off",
+                ws="none",
                 http=BoundedHttpProtocol,
                 log_config=None,
                 access_log=False,

@@ -87,7 +87,7 @@ class ChatTemplate:
         if self._process is None:
             raise InvalidRequest(
                 "This model has no chat template, so it cannot chat. Use /v1/completions.",
-                param="messages",
+                field="messages",
                 code="no_chat_template",
             )
         variables: dict[str, JsonValue] = {
@@ -111,8 +111,8 @@ class ChatTemplate:
         role = message.get("role")
         if role not in ROLES:
             raise InvalidRequest(
-                f"messages[{index}].role is unknown. Use {', '.join(sorted(ROLES))}.",
-                param="messages",
+                f"`messages[{index}].role` is unknown. Use {', '.join(sorted(ROLES))}.",
+                field="messages",
             )
         marked = self._controls.mark_object(_with_parsed_arguments(message))
         return {**marked, "role": role}  # one of ours, which templates compare
@@ -122,7 +122,7 @@ class ChatTemplate:
             case "refused", message:
                 return InvalidRequest(
                     f"This model's chat template refuses these messages: {message}",
-                    param="messages",
+                    field="messages",
                 )
             case "limit", "time":
                 said = f"exceeded its time limit of {self._limits.cpu_time_s:g} s"
@@ -134,7 +134,7 @@ class ChatTemplate:
                 said = "cannot render these messages"
         return InvalidRequest(
             f"This model's chat template {said}. Change the messages or use /v1/completions.",
-            param="messages",
+            field="messages",
             code="chat_template_failed",
         )
 

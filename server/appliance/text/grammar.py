@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from appliance.text.schema import Schema
     from appliance.text.tokenizer import Tokenizer
 
-_OUTPUT = "response_format"
+_OUTPUT = "output"
 _TOOLS = "tools"
 _OPENING = "\x02"  # a character that joins with no other into one token
 
@@ -115,10 +115,10 @@ class GrammarCompiler:
         """Compile a grammar of any JSON object."""
         return self.json_schema({"type": "object"})
 
-    def json_schema(self, schema: Schema, *, param: str = _OUTPUT) -> CompiledGrammar:
+    def json_schema(self, schema: Schema, *, field: str = _OUTPUT) -> CompiledGrammar:
         """Compile a grammar of JSON that fits `schema`; refuse a schema beyond the grammars."""
-        text = schema_text(schema, param)
-        return self._cached(text, lambda: self._checker.grammar(text, param), param)
+        text = schema_text(schema, field)
+        return self._cached(text, lambda: self._checker.grammar(text, field), field)
 
     def tool_call(
         self, tools: Mapping[str, Schema], tool_format: ToolFormat, *, named: str | None = None
@@ -152,7 +152,7 @@ class GrammarCompiler:
         self, tools: Mapping[str, Schema], tool_format: ToolFormat, start: str
     ) -> CompiledGrammar:
         if not tools:
-            raise InvalidRequest("tools must name at least one tool.", param=_TOOLS)
+            raise InvalidRequest("`tools` must name at least one tool.", field=_TOOLS)
         texts = {
             name: schema_text(_arguments_schema(schema), _TOOLS) for name, schema in tools.items()
         }
@@ -186,26 +186,26 @@ class GrammarCompiler:
         token_id = self._tokenizer.token_id(text)
         return _literal(text) if token_id is None else f"<[{token_id}]>"
 
-    def _cached(self, key: str, grammar: Callable[[], str], param: str) -> CompiledGrammar:
+    def _cached(self, key: str, grammar: Callable[[], str], field: str) -> CompiledGrammar:
         with self._lock:
             if key in self._cache:
                 self._cache.move_to_end(key)
                 return self._cache[key]
-        compiled = self._compile(grammar(), param)
+        compiled = self._compile(grammar(), field)
         with self._lock:
             self._cache[key] = compiled
             while len(self._cache) > self._cache_size:
                 self._cache.popitem(last=False)
         return compiled
 
-    def _compile(self, grammar: str, param: str) -> CompiledGrammar:
+    def _compile(self, grammar: str, field: str) -> CompiledGrammar:
         matcher = LLMatcher(self._tokens(), grammar, log_level=0, limits=LIMITS)
         if not matcher.is_error():
             # The first mask does the lazy part of the work, and shows whether anything can follow.
             is_possible = any(matcher.compute_bitmask())
             if is_possible and not matcher.is_error():
                 return CompiledGrammar(matcher, self._end_ids)
-        raise refusal(reason(matcher.get_error() or "no extension"), param)
+        raise refusal(reason(matcher.get_error() or "no extension"), field)
 
     def _tokens(self) -> LLTokenizer:
         with self._lock:
@@ -250,7 +250,7 @@ class _Vocabulary:
 def _arguments_schema(schema: Schema) -> Schema:
     """Return the schema of a tool's arguments: an object, empty if none are declared."""
     if schema.get("type", "object") != "object":
-        raise InvalidRequest("A tool's parameters must be a schema of an object.", param=_TOOLS)
+        raise InvalidRequest("A tool's parameters must be a schema of an object.", field=_TOOLS)
     declares = schema.keys() - {"type"}
     nothing: dict[str, JsonValue] = {} if declares else {"properties": {}}
     return {"type": "object", **schema, **nothing}

@@ -56,7 +56,7 @@ class SchemaChecker:
     def __init__(self) -> None:
         self._process = ConfinedProcess(_WORKER, {}, Limits(cpu_time_s=0.5))
 
-    def grammar(self, text: str, param: str) -> str:
+    def grammar(self, text: str, field: str) -> str:
         """Return the grammar of a text from `schema_text`, known to compile within our limits."""
         grammar = LLMatcher.grammar_from_json_schema(
             text, overrides={"whitespace_pattern": WHITE_SPACE, "lenient": False}
@@ -64,19 +64,19 @@ class SchemaChecker:
         reply = self._process.ask(grammar)
         if "error" in reply:
             is_limit = reply["error"] == "limit"
-            raise refusal("is too complex" if is_limit else reason(reply["message"]), param)
+            raise refusal("is too complex" if is_limit else reason(reply["message"]), field)
         return grammar
 
     def close(self) -> None:
         self._process.close()
 
 
-def schema_text(schema: Schema, param: str) -> str:
+def schema_text(schema: Schema, field: str) -> str:
     """Return the JSON text of a schema of reasonable size, its objects closed."""
-    text = _json_text(schema, param)
-    _refuse_oversized(schema, text, param)
+    text = _json_text(schema, field)
+    _refuse_oversized(schema, text, field)
     if "x-guidance" in schema:
-        raise refusal("uses 'x-guidance', which is not supported", param)
+        raise refusal("uses 'x-guidance', which is not supported", field)
     return json.dumps(closed(dict(schema)))
 
 
@@ -114,8 +114,8 @@ def _closed(schema: JsonValue) -> JsonValue:
     return result
 
 
-def refusal(why: str, param: str) -> InvalidRequest:
-    return InvalidRequest(f"The JSON schema {why}.", param=param, code=UNSUPPORTED)
+def refusal(why: str, field: str) -> InvalidRequest:
+    return InvalidRequest(f"The JSON schema {why}.", field=field, code=UNSUPPORTED)
 
 
 def reason(message: str) -> str:
@@ -127,27 +127,27 @@ def reason(message: str) -> str:
     return f"cannot be turned into a grammar: {first_line}"
 
 
-def _json_text(schema: Schema, param: str) -> str:
+def _json_text(schema: Schema, field: str) -> str:
     try:
         return json.dumps(schema, allow_nan=False)
     except RecursionError:
-        raise refusal(f"is nested deeper than {_MAX_DEPTH} levels", param) from None
+        raise refusal(f"is nested deeper than {_MAX_DEPTH} levels", field) from None
     except ValueError:
-        raise refusal("holds a number that JSON does not know", param) from None
+        raise refusal("holds a number that JSON does not know", field) from None
 
 
-def _refuse_oversized(schema: Schema, text: str, param: str) -> None:
+def _refuse_oversized(schema: Schema, text: str, field: str) -> None:
     if len(text) > _MAX_CHARS:
-        raise refusal(f"has {len(text)} characters; the limit is {_MAX_CHARS}", param)
+        raise refusal(f"has {len(text)} characters; the limit is {_MAX_CHARS}", field)
     num_nodes = 0
     level: list[JsonValue] = [dict(schema)]
     for _ in range(_MAX_DEPTH):
         level = [child for value in level for child in _children(value)]
         num_nodes += len(level)
         if num_nodes > _MAX_NODES:
-            raise refusal(f"has more than {_MAX_NODES} values", param)
+            raise refusal(f"has more than {_MAX_NODES} values", field)
     if level:
-        raise refusal(f"is nested deeper than {_MAX_DEPTH} levels", param)
+        raise refusal(f"is nested deeper than {_MAX_DEPTH} levels", field)
 
 
 def _children(value: JsonValue) -> list[JsonValue]:

@@ -182,10 +182,10 @@ def test_both_limits_are_taken_when_they_end_the_answer_at_the_same_length() -> 
 def test_limits_that_disagree_are_refused_with_both_and_the_prompts_length(difference: int) -> None:
     num_prompt = len(asyncio.run(Bench().service.tokenize("Once")))
     total = num_prompt + 5 + difference
-    words = f"max_length is {total} and max_new_tokens is 5; the prompt has {num_prompt} tokens"
+    words = f"is {total} and `max_new_tokens` is 5; the prompt has {num_prompt} tokens"
     with pytest.raises(InvalidRequest, match=words) as caught:
         Bench("a little fox").complete(max_new_tokens=5, max_total_tokens=total)
-    assert caught.value.param == "max_length"
+    assert caught.value.field == "max_total_tokens"
 
 
 def test_without_a_limit_the_default_counts_or_what_the_context_holds() -> None:
@@ -335,7 +335,7 @@ REFUSALS: dict[str, tuple[Callable[[], Bench], dict[str, object], type[Exception
     "an empty prompt of tokens": (Bench, {"prompt": ()}, InvalidRequest, "empty"),
     "a token that does not exist": (Bench, {"prompt": (999_999,)}, InvalidRequest, "999999"),
     "max_length below the prompt": (
-        Bench, {"max_total_tokens": 1}, InvalidRequest, "max_length is 1"),
+        Bench, {"max_total_tokens": 1}, InvalidRequest, "`max_total_tokens` is 1"),
     "more tokens than the context": (
         Bench, {"max_new_tokens": 1000}, ContextLengthExceeded, "holds 256"),
     "a prompt as long as the context": (

@@ -337,7 +337,7 @@ def test_a_full_queue_refuses() -> None:
         (
             [1],
             SamplingParams(max_new_tokens=1, seed=0, logit_bias={64: 1.0}),
-            "Token id 64 in logit_bias",
+            "Token id 64 in `logit_bias`",
         ),
     ],
 )

@@ -228,6 +228,6 @@ def test_what_a_template_says_against_the_messages_reaches_the_client() -> None:
     )
     with pytest.raises(InvalidRequest, match="refuses these messages: Roles must") as error:
         template.render([user("hi")])
-    assert error.value.param == "messages"
+    assert error.value.field == "messages"
     assert len(error.value.message) < 300
     template.close()

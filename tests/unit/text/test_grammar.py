@@ -297,7 +297,7 @@ def test_the_same_schema_is_compiled_once_and_the_cache_is_bounded() -> None:
 def test_a_tool_whose_schema_is_beyond_us_is_refused(compiler: GrammarCompiler) -> None:
     with pytest.raises(InvalidRequest, match="uses 'not'") as error:
         compiler.tool_call({"t": {"properties": {"a": {"not": {}}}}}, ToolFormat.HERMES)
-    assert error.value.param == "tools"
+    assert error.value.field == "tools"
 
 
 @pytest.mark.parametrize("schema", [{"type": "string"}, {"type": ["object", "null"]}])

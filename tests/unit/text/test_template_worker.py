@@ -109,7 +109,7 @@ def test_a_template_cannot_reach_out_of_the_sandbox(forbidden: ChatTemplate, ind
     with pytest.raises(InvalidRequest) as error:
         forbidden.render([{"role": "user", "content": str(index)}])
     assert error.value.code == "chat_template_failed"
-    assert error.value.param == "messages"
+    assert error.value.field == "messages"
     assert "root:" not in error.value.message
 
 

@@ -6,14 +6,13 @@ import asyncio
 from collections.abc import Sequence
 from typing import Protocol
 
-from starlette.responses import Response
-
-from appliance.api.http.route import Post
-from appliance.api.http.sse import Renderer, json_bytes, start_stream
+from appliance.api.http.request import Request
+from appliance.api.http.response import JsonResponse, Response
+from appliance.api.http.sse import Renderer, start_stream
 from appliance.completion import Completion, CompletionRequest, Completions, Served
 
 
-class Face(Renderer, Protocol):
+class Writer(Renderer, Protocol):
     """How one face of the API writes answers to requests that came as one."""
 
     def whole(self, completions: Sequence[Completion]) -> object:
@@ -21,18 +20,18 @@ class Face(Renderer, Protocol):
 
 
 async def answer(
-    post: Post,
+    request: Request,
     served: Served,
-    requests: Sequence[CompletionRequest],
-    face: Face,
+    completions: Sequence[CompletionRequest],
+    writer: Writer,
     *,
     streams: bool | None,
 ) -> Response:
+    service = served.completions
     if streams:
-        interval_s = post.appliance.ping_interval_s
-        return await start_stream(served.completions, requests, face, interval_s)
-    completions = await complete_all(served.completions, requests)
-    return Response(json_bytes(face.whole(completions)), media_type="application/json")
+        interval_s = request.appliance.ping_interval_s
+        return await start_stream(service, completions, writer, request.error_bytes, interval_s)
+    return JsonResponse(writer.whole(await complete_all(service, completions)))
 
 
 async def complete_all(

@@ -8,9 +8,9 @@ import math
 import re
 from typing import NoReturn
 
-from fastapi import Request
 from pydantic import JsonValue
 
+from appliance.api.http.request import Request
 from appliance.errors import InvalidRequest, PayloadTooLarge, UnsupportedMediaType
 
 MAX_DEPTH = 64
@@ -24,9 +24,12 @@ LONG_BODY_BYTES = 64 * 1024  # longer ones are parsed in a thread, so that other
 STRINGS = re.compile(r'(?:"[^"\\]*+(?:\\.[^"\\]*+)*+(?:"|\\?\Z)[^"\[{]*+)++', re.DOTALL)
 
 
-async def read_json(request: Request, max_bytes: int) -> JsonValue:
+async def read_json(request: Request, max_bytes: int, *, allows_empty: bool = False) -> JsonValue:
     """The value of a JSON body; a RequestError says why there is none."""
-    _check_headers(request, max_bytes)
+    is_empty = allows_empty and _is_empty(request)
+    if not is_empty:
+        _check_kind(request)
+        check_length(request, max_bytes)
     try:
         async with asyncio.timeout(BODY_TIMEOUT_S):
             body = await _read_bytes(request, max_bytes)
@@ -34,35 +37,50 @@ async def read_json(request: Request, max_bytes: int) -> JsonValue:
         raise InvalidRequest(
             f"The body did not arrive within {BODY_TIMEOUT_S:.0f} seconds.", code="body_timeout"
         ) from None
+    if is_empty and not body:
+        return {}
     if len(body) > LONG_BODY_BYTES:
         return await asyncio.to_thread(parse_json, body)
     return parse_json(body)
 
 
-def _check_headers(request: Request, max_bytes: int) -> None:
-    kind, _, parameters = request.headers.get("content-type", "").lower().partition(";")
+def _is_empty(request: Request) -> bool:
+    is_chunked = request.headers.get("transfer-encoding")
+    return not is_chunked and request.headers.get("content-length", "0") == "0"
+
+
+def _check_kind(request: Request) -> None:
+    kind, _, parameters = request.headers.get("content-type").lower().partition(";")
     charset = parameters.replace(" ", "").replace('"', "").removeprefix("charset=")
     if kind.strip() != "application/json" or charset not in ("", "utf-8", "utf8"):
         raise UnsupportedMediaType(
             "The body must be JSON in UTF-8, sent with the header Content-Type: application/json."
         )
+    check_encoding(request)
+
+
+def check_encoding(request: Request) -> None:
     if request.headers.get("content-encoding", "identity").lower() != "identity":
         raise UnsupportedMediaType("Compressed bodies are not supported; send it as it is.")
-    declared = request.headers.get("content-length", "")
+
+
+def check_length(request: Request, max_bytes: int) -> None:
+    """Refuse a body that says it is too long before it is read."""
+    declared = request.headers.get("content-length")
     if declared.isdigit() and (len(declared) > len(str(max_bytes)) or int(declared) > max_bytes):
-        _refuse_size(max_bytes)
+        refuse_size(max_bytes)
 
 
 async def _read_bytes(request: Request, max_bytes: int) -> bytes:
     body = bytearray()
     async for chunk in request.stream():
         if len(body) + len(chunk) > max_bytes:
-            _refuse_size(max_bytes)
+            refuse_size(max_bytes)
         body += chunk
     return bytes(body)
 
 
-def _refuse_size(max_bytes: int) -> NoReturn:
+def refuse_size(max_bytes: int) -> NoReturn:
     raise PayloadTooLarge(f"The body is larger than this server's limit of {max_bytes} bytes.")
 
 

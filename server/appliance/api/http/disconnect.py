@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Coroutine
-from typing import TypeVar, cast
+from typing import TYPE_CHECKING, TypeVar, cast
 
-from starlette.types import Receive
+if TYPE_CHECKING:
+    from appliance.api.http.asgi import Receive
 
 T = TypeVar("T")
 

@@ -8,17 +8,17 @@ import logging
 import re
 import time
 import uuid
-from collections.abc import Mapping
-
-from starlette.datastructures import Headers, MutableHeaders
-from starlette.requests import ClientDisconnect
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from typing import TYPE_CHECKING
 
 from appliance import logs
-from appliance.api.http.errors import CLIENT_CLOSED_REQUEST, error_response
-from appliance.api.http.route import JsonRoute
+from appliance.api.http.errors import CLIENT_CLOSED_REQUEST
+from appliance.api.http.request import ClientDisconnect, Headers
+from appliance.api.http.router import Router
 from appliance.api.http.state import ApplianceState
 from appliance.errors import HostNotAllowed, NotReady
+
+if TYPE_CHECKING:
+    from appliance.api.http.asgi import Message, Receive, Scope, Send
 
 logger = logging.getLogger(__name__)
 
@@ -39,13 +39,13 @@ class Answer:
     async def send(self, message: Message) -> None:
         if message["type"] == "http.response.start":
             self.status = message["status"]
-            headers = MutableHeaders(scope=message)
-            headers["X-Request-Id"] = self.request_id
-            headers["X-Content-Type-Options"] = "nosniff"
+            headers = message["headers"]
+            headers.append((b"x-request-id", self.request_id.encode()))
+            headers.append((b"x-content-type-options", b"nosniff"))
             # A connection that is kept would bring the client's next request here, past any load
             # balancer, until one of them is refused.
-            if self._state.status == "draining":
-                headers["Connection"] = "close"
+            if self._state.status == "draining" and (b"connection", b"close") not in headers:
+                headers.append((b"connection", b"close"))
         await self._send(message)
 
 
@@ -70,23 +70,20 @@ class Work:
 
 
 class Edge:
-    """ASGI middleware: X-Request-Id in and out, Host allow-list, the last resort for exceptions."""
+    """The ASGI application: X-Request-Id in and out, Host allow-list, the last resort for
+    exceptions."""
 
-    def __init__(self, app: ASGIApp, state: ApplianceState, posts: Mapping[str, JsonRoute]) -> None:
-        self.app = app
+    def __init__(self, router: Router, state: ApplianceState) -> None:
+        self.router = router
         self.state = state
-        self.posts = posts  # by path; what else there is, `app` looks for
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http":
-            await self.app(scope, receive, send)
-            return
-        if scope["method"] == "HEAD":  # as GET; the server leaves out the body
-            scope = {**scope, "method": "GET"}
-        headers = Headers(scope=scope)
+        headers = Headers(scope["headers"])
         answer = Answer(send, choose_request_id(headers.get("x-request-id")), self.state)
         work = Work(receive, self.state)
-        scope["request_id"] = answer.request_id
+        # A scope of its own: the server leaves out the body of an answer to HEAD by its own.
+        method = "GET" if scope["method"] == "HEAD" else scope["method"]
+        scope = {**scope, "method": method, "request_id": answer.request_id}
         token = logs.request_id.set(answer.request_id)
         started_at = time.perf_counter()
         try:
@@ -101,28 +98,25 @@ class Edge:
     ) -> None:
         try:
             self._check_host(hosts)
-            post = self.posts.get(scope["path"]) if scope["method"] == "POST" else None
-            serve = self.app if post is None else post.answer
-            await serve(scope, receive, answer.send)
+            await self.router(scope, receive, answer.send)
         except ClientDisconnect:
             pass  # it left while it sent its body
         except HostNotAllowed as error:
-            self.state.metrics.count_rejection(error.code)
-            await error_response(error)(scope, receive, answer.send)
+            await self.router.fail(error, scope, receive, answer.send)
         except asyncio.CancelledError:  # the process ends at once
             if answer.status is None:
                 ended = NotReady("The server shut down before it could answer. Try again.")
-                self.state.metrics.count_rejection(ended.code)
-                await error_response(ended)(scope, receive, answer.send)
+                await self.router.fail(ended, scope, receive, answer.send)
             raise
         except Exception as error:
             logger.exception("request_failed")
             if answer.status is not None:
                 raise  # the server cuts the connection: a half answer must not look whole
-            await error_response(error)(scope, receive, answer.send)
+            await self.router.fail(error, scope, receive, answer.send)
 
     def _account(self, scope: Scope, answer: Answer, duration_s: float) -> None:
-        route = getattr(scope.get("route"), "path", "unmatched")
+        handler = scope.get("handler")
+        route = "unmatched" if handler is None else handler.route.path
         status = answer.status or CLIENT_CLOSED_REQUEST
         self.state.metrics.observe_request(route, status, duration_s)
         logger.info(
@@ -157,9 +151,9 @@ class Edge:
         return self.state.bound_host in WILDCARD_ADDRESSES and is_ip_address(name)
 
 
-def choose_request_id(given: str | None) -> str:
+def choose_request_id(given: str) -> str:
     """The client's own if it is 1 to 128 visible ASCII characters, else a fresh one."""
-    if given is not None and REQUEST_ID.fullmatch(given):
+    if REQUEST_ID.fullmatch(given):
         return given
     return f"req-{uuid.uuid4().hex}"
 

@@ -1,30 +1,19 @@
-"""Turns whatever goes wrong into the one error object that clients know from OpenAI's API."""
+"""Describes every failure to clients, by default as the error object of OpenAI's API."""
 
 from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from typing import Annotated, cast
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated
 
-from fastapi import FastAPI, Request
-from pydantic import BaseModel, Field
-from pydantic_core import ErrorDetails
-from starlette.exceptions import HTTPException
-from starlette.responses import Response
+from pydantic import BaseModel, ConfigDict, Field
 
-from appliance.api.http.state import ApplianceState
-from appliance.errors import (
-    ApplianceError,
-    InvalidRequest,
-    MethodNotAllowed,
-    NotFound,
-    PayloadTooLarge,
-    RequestError,
-    ServiceError,
-)
-from appliance.metrics import Metrics
+from appliance.errors import InvalidRequest, PayloadTooLarge, RequestError, ServiceError
+
+if TYPE_CHECKING:
+    from pydantic_core import ErrorDetails
 
 CLIENT_CLOSED_REQUEST = 499  # nginx's number for an answer that nobody was there to read
 
@@ -35,9 +24,13 @@ MAX_MESSAGE_LENGTH = 1200  # JSON writes a character in at most 6 bytes: under 8
 UNSUPPORTED = "unsupported_parameter"
 REFUSED = "refused_value"
 
+QUOTED = re.compile(r"`([a-z_]+)(?=[`.\[])")  # how messages name a field of the domain
+
 
 class ErrorObject(BaseModel):
     """What went wrong, as in OpenAI's API."""
+
+    model_config = ConfigDict(defer_build=True)
 
     message: Annotated[str, Field(description="What is wrong and what to do, in a sentence.")]
     type: Annotated[str, Field(description="invalid_request_error or server_error.")]
@@ -48,79 +41,73 @@ class ErrorObject(BaseModel):
 class ErrorResponse(BaseModel):
     """The body of every answer that is not a success, on every path."""
 
+    model_config = ConfigDict(defer_build=True)
+
     error: ErrorObject
 
 
-def error_bytes(message: str, *, type: str, param: str | None, code: str) -> bytes:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Problem:
+    """A failure in a client's words, for a face to write down."""
+
+    status: int
+    message: str
+    type: str
+    param: str | None
+    code: str
+    headers: Mapping[str, str]
+
+
+def describe_error(error: Exception, words: Mapping[str, str]) -> Problem:
+    """What we raised on purpose, told; what we did not is not described.
+
+    `words` maps a field of the domain to the client's word for it.
+    """
+    if not isinstance(error, RequestError | ServiceError):
+        return Problem(
+            status=500,
+            message="The server failed to answer. Its log has the cause, under this answer's"
+            " X-Request-Id.",
+            type="server_error",
+            param=None,
+            code="internal_error",
+            headers={},
+        )
+    message, param = error.message, error.param
+    if isinstance(error, RequestError) and error.field is not None:
+        message = QUOTED.sub(lambda quoted: _translate(quoted, words), message)
+        param = words.get(error.field, error.field)
     if len(message) > MAX_MESSAGE_LENGTH:
         message = message[: MAX_MESSAGE_LENGTH - 1] + "…"
-    error = {"message": message, "type": type, "param": param, "code": code}
-    return json.dumps({"error": error}, ensure_ascii=False).encode(errors="replace")
-
-
-def failure_bytes(error: Exception) -> bytes:
-    """The error object for `error`; what we did not raise on purpose is not described."""
-    if isinstance(error, RequestError | ServiceError):
-        return error_bytes(error.message, type=error.type, param=error.param, code=error.code)
-    return error_bytes(
-        "The server failed to answer. Its log tells why, under this answer's X-Request-Id.",
-        type="server_error",
-        param=None,
-        code="internal_error",
+    return Problem(
+        status=error.status,
+        message=message,
+        type=error.type,
+        param=param,
+        code=error.code,
+        headers=_headers(error),
     )
 
 
-def error_response(error: Exception) -> Response:
-    status, headers = 500, {}
-    if isinstance(error, RequestError | ServiceError):
-        status = error.status
+def _translate(quoted: re.Match[str], words: Mapping[str, str]) -> str:
+    return f"`{words.get(quoted[1], quoted[1])}"
+
+
+def _headers(error: RequestError | ServiceError) -> dict[str, str]:
     if isinstance(error, ServiceError) and error.retry_after_s is not None:
-        headers["Retry-After"] = str(error.retry_after_s)
+        return {"Retry-After": str(error.retry_after_s)}
     if isinstance(error, PayloadTooLarge):
-        headers["Connection"] = "close"  # the rest of the body is not read
-    return Response(failure_bytes(error), status, headers, media_type="application/json")
+        return {"Connection": "close"}  # the rest of the body is not read
+    return {}
 
 
-@contextmanager
-def naming(param: str) -> Iterator[None]:
-    """The service speaks of a prompt; the client may have called it something else."""
-    try:
-        yield
-    except RequestError as error:
-        if error.param == "prompt":
-            error.param = param
-        raise
+def openai_body(problem: Problem) -> bytes:
+    return error_bytes(problem.message, type=problem.type, param=problem.param, code=problem.code)
 
 
-def install_error_handlers(app: FastAPI) -> None:
-    app.add_exception_handler(ApplianceError, _answer_ours)
-    app.add_exception_handler(HTTPException, _answer_routing)
-
-
-def answer_error(error: Exception, metrics: Metrics) -> Response:
-    if isinstance(error, RequestError | ServiceError):
-        metrics.count_rejection(error.code)
-    return error_response(error)
-
-
-async def _answer_ours(request: Request, error: Exception) -> Response:
-    return answer_error(error, cast("ApplianceState", request.app.state.appliance).metrics)
-
-
-async def _answer_routing(request: Request, error: Exception) -> Response:
-    """Starlette's own: no such path, or not with this method."""
-    status = cast("HTTPException", error).status_code
-    if status == 405:
-        allowed = (cast("HTTPException", error).headers or {}).get("Allow", "")
-        refusal = MethodNotAllowed(f"This path answers {allowed}, not this method.")
-        response = await _answer_ours(request, refusal)
-        response.headers["Allow"] = allowed
-        return response
-    if status == 404:
-        return await _answer_ours(
-            request, NotFound("There is nothing at this path; GET /docs lists what there is.")
-        )
-    return await _answer_ours(request, InvalidRequest("The request cannot be understood."))
+def error_bytes(message: str, *, type: str, param: str | None, code: str) -> bytes:
+    error = {"message": message, "type": type, "param": param, "code": code}
+    return json.dumps({"error": error}, ensure_ascii=False).encode(errors="replace")
 
 
 def describe_problems(problems: Sequence[ErrorDetails]) -> InvalidRequest:
@@ -139,7 +126,8 @@ CODES = {
     UNSUPPORTED: UNSUPPORTED,
 } | dict.fromkeys(
     ("string_type", "int_type", "int_from_float", "float_type", "bool_type", "list_type",
-     "dict_type", "model_type", "model_attributes_type"),
+     "dict_type", "model_type", "model_attributes_type", "int_parsing", "float_parsing",
+     "bool_parsing"),
     "invalid_type",
 )  # fmt: skip
 
@@ -151,6 +139,9 @@ PREDICATES: Mapping[str, str] = {
     "int_from_float": "must be a whole number",
     "float_type": "must be a number",
     "bool_type": "must be true or false",
+    "int_parsing": "must be a whole number",
+    "float_parsing": "must be a number",
+    "bool_parsing": "must be true or false",
     "list_type": "must be a list",
     "dict_type": "must be an object",
     "model_type": "must be an object",

@@ -1,117 +1,100 @@
-"""The route class of every POST: strict JSON in, and no work for a client that has left."""
+"""A route: one method on one path, what it takes, and the function that answers."""
 
 from __future__ import annotations
 
-from hashlib import sha256
-from typing import Annotated, Any, TypedDict, cast, get_type_hints
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from inspect import cleandoc
+from typing import TYPE_CHECKING, Any
 
-from fastapi import Depends, Request
-from fastapi.routing import APIRoute
-from pydantic import TypeAdapter, ValidationError
-from starlette.types import Receive, Scope, Send
+from pydantic import JsonValue, TypeAdapter, ValidationError
 
-from appliance.api.http.body import read_json
-from appliance.api.http.disconnect import run_while_connected
-from appliance.api.http.errors import ErrorResponse, answer_error, describe_problems
-from appliance.api.http.state import ApplianceState
-from appliance.api.schema.prompts import check_num_ids
-from appliance.completion import Served
-from appliance.errors import ApplianceError
+from appliance.api.http.errors import ErrorResponse, describe_problems
+from appliance.api.http.response import JSON
 
+if TYPE_CHECKING:
+    from appliance.api.http.asgi import ASGIApp
+    from appliance.api.http.upload import UploadLimits
 
-async def get_state(request: Request) -> ApplianceState:
-    return cast("ApplianceState", request.app.state.appliance)
-
-
-StateDependency = Annotated[ApplianceState, Depends(get_state)]
+Endpoint = Callable[..., Awaitable["ASGIApp"]]
+Responses = Mapping[int | str, Mapping[str, Any]]
+Examples = Mapping[str, Mapping[str, JsonValue]]
 
 # "default" also keeps FastAPI from documenting a 422 that is never sent.
-ERRORS: dict[int | str, dict[str, Any]] = {
+ERRORS: Responses = {
     400: {"model": ErrorResponse, "description": "The request cannot be honoured as it is."},
     413: {"model": ErrorResponse, "description": "The body is too large."},
     415: {"model": ErrorResponse, "description": "The body is not application/json."},
     503: {"model": ErrorResponse, "description": "Not ready or overloaded; see Retry-After."},
     "default": {"model": ErrorResponse, "description": "Any other failure has the same shape."},
 }
-MODEL_ERRORS = ERRORS | {
-    404: {"model": ErrorResponse, "description": "This server does not serve that model."}
+MODEL_ERRORS: Responses = {
+    **ERRORS,
+    404: {"model": ErrorResponse, "description": "This server does not serve that model."},
 }
 
 
-class Asking(TypedDict):
-    """The fields of CompletionRequest that say who asks."""
+@dataclass(frozen=True, kw_only=True)
+class Route:
+    """`endpoint` is called with keywords: `request`, each parameter of the path, and `body`,
+    `query` or `form` where the route has them.
 
-    request_id: str
-    cache_salt: bytes
-
-
-class Post(Request):
-    """A request whose body has been read, and what its endpoint may want to know beside it."""
-
-    @property
-    def appliance(self) -> ApplianceState:
-        return cast("ApplianceState", self.app.state.appliance)
-
-    @property
-    def request_id(self) -> str:
-        return cast("str", self.scope["request_id"])
-
-    async def find(self, model: str | None) -> Served:
-        """Return the model of that name, or the first one; raises what `Models.find` does."""
-        return await self.appliance.models.find(model)
-
-    def asking(self) -> Asking:
-        """Return who asks, as every CompletionRequest of this request says it."""
-        return {"request_id": self.request_id, "cache_salt": self.cache_salt}
-
-    @property
-    def cache_salt(self) -> bytes:
-        """Who brings the same key, or none, shares computed prompts: no stranger can time them."""
-        return sha256(self.headers.get("authorization", "").encode()).digest()
-
-
-class JsonRoute(APIRoute):
-    """FastAPI describes it, we answer it: `endpoint(body, post)` for a body that fits its type.
-
-    What FastAPI does for a request that nobody here needs took a third of a short answer's time.
+    A path is exact or a template: `{name}` is one segment, `{name:int}` one that is a whole
+    number, and `{name:path}`, at the end, is all that is left, slashes included. The body of a
+    request to a route without `body` and `form` is never read. Without `summary`, the route is
+    not in the API's description.
     """
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        self._body_type: TypeAdapter[Any] = TypeAdapter(get_type_hints(self.endpoint)["body"])
+    method: str
+    path: str
+    endpoint: Endpoint
+    body: Any = None  # a pydantic model: of the JSON, or of the fields beside an upload
+    allows_empty: bool = False  # an empty body is an empty object
+    query: Any = None  # without it, a query is ignored
+    form: UploadLimits | None = None  # the body is multipart/form-data
+    is_public: bool = False  # answered without a key
+    words: Mapping[str, str] = field(default_factory=dict)  # before the face's: see Face.words
+    tags: tuple[str, ...] = ()
+    summary: str = ""
+    response_description: str = "The answer."
+    response_model: Any = None
+    responses: Responses = field(default_factory=dict)
+    examples: Examples = field(default_factory=dict)
+    media_type: str | None = JSON  # None: `responses` says it all
 
-    async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["method"] == "POST":
-            await self.answer(scope, receive, send)
-        else:
-            await super().handle(scope, receive, send)
+    @property
+    def reads_body(self) -> bool:
+        return self.body is not None or self.form is not None
 
-    async def answer(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Reads the body with our limits, then drops the work if the client leaves before its end.
+    @property
+    def is_described(self) -> bool:
+        return bool(self.summary)
 
-        Reached from the Edge without a search among all routes.
-        """
-        scope["route"] = self
-        post = Post(scope, receive)
-        state = post.appliance
-        try:
-            parsed = await read_json(post, state.max_body_bytes)
-            name = parsed.get("model") if isinstance(parsed, dict) else None
-            check_num_ids(parsed, state.models.context_limit(name))
-        except ApplianceError as error:
-            await answer_error(error, state.metrics)(scope, receive, send)
-        else:
-            await run_while_connected(receive, self._respond(parsed, post, send))
+    @property
+    def description(self) -> str:
+        return cleandoc(self.endpoint.__doc__ or "")
 
-    async def _respond(self, parsed: object, post: Post, send: Send) -> None:
-        try:
-            response = await self.endpoint(self._validate(parsed), post)
-        except ApplianceError as error:
-            response = answer_error(error, post.appliance.metrics)
-        await response(post.scope, post.receive, send)
+    @property
+    def models(self) -> list[Any]:
+        """The models that the API's description shows."""
+        answers = [response.get("model") for response in self.responses.values()]
+        models = [self.body, self.query, self.response_model, *answers]
+        return [model for model in models if self.is_described and model is not None]
 
-    def _validate(self, parsed: object) -> object:
-        try:
-            return self._body_type.validate_python(parsed)
-        except ValidationError as error:
-            raise describe_problems(error.errors()) from None
+    @cached_property
+    def body_adapter(self) -> TypeAdapter[Any]:
+        """Built for the first request: many routes are never asked, and each costs a start."""
+        return TypeAdapter[Any](self.body)
+
+    @cached_property
+    def query_adapter(self) -> TypeAdapter[Any]:
+        return TypeAdapter[Any](self.query)
+
+
+def validate(adapter: TypeAdapter[Any], value: object) -> object:
+    """The model that `value` fits, or an InvalidRequest that names what does not."""
+    try:
+        return adapter.validate_python(value)
+    except ValidationError as error:
+        raise describe_problems(error.errors()) from None

@@ -7,18 +7,17 @@ more than its own number of tokens; where many wait, they are written as few.
 from __future__ import annotations
 
 import asyncio
-import json
 import logging
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
-from typing import Protocol, cast
+from typing import TYPE_CHECKING, Protocol, cast
 
-from starlette.responses import Response
-from starlette.types import Receive, Scope, Send
-
-from appliance.api.http.errors import failure_bytes
+from appliance.api.http.response import Response
 from appliance.completion import CompletionRequest, Completions, Delta, Stream
 from appliance.errors import ServiceError
+
+if TYPE_CHECKING:
+    from appliance.api.http.asgi import Receive, Scope, Send
 
 logger = logging.getLogger(__name__)
 
@@ -30,13 +29,6 @@ MOST_AT_ONCE = 256  # deltas in one piece: a long answer that waited holds up no
 NumberedDelta = tuple[int, Delta]  # the number is that of its stream
 
 HEADERS = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
-
-# Compact JSON in ASCII: no byte of a text can be taken for the end of a line of the stream.
-encode_json: Callable[[object], str] = json.JSONEncoder(separators=(",", ":")).encode
-
-
-def json_bytes(value: object) -> bytes:
-    return encode_json(value).encode()
 
 
 class DirectBody(Protocol):
@@ -71,12 +63,16 @@ class EventStream(Response):
     media_type = "text/event-stream"
 
     def __init__(
-        self, streams: Sequence[Stream], renderer: Renderer, ping_interval_s: float | None
+        self,
+        streams: Sequence[Stream],
+        renderer: Renderer,
+        error_bytes: Callable[[Exception], bytes],
+        ping_interval_s: float | None = None,
     ) -> None:
         super().__init__(headers=HEADERS)
-        del self.headers["content-length"]
         self._streams = streams
         self._renderer = renderer
+        self._error_bytes = error_bytes
         self._ping_interval_s = ping_interval_s
         self._direct: DirectBody | None = None  # there is one while the task has nothing to write
         self._waiting: list[NumberedDelta] = []
@@ -124,14 +120,15 @@ class EventStream(Response):
         self._wakeup.set()
 
     async def _write(self, send: Send, direct: DirectBody | None) -> None:
-        await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
+        headers = [*self.raw_headers]
+        await send({"type": "http.response.start", "status": 200, "headers": headers})
         try:
             last = await self._write_events(send, direct)
         except Exception as error:  # noqa: BLE001  # an edge: logged, told, and over
             # The status has been sent, so the error is the last event, and [DONE] never comes.
             log = logger.info if isinstance(error, ServiceError) else logger.exception
             log("stream_failed", extra={"code": getattr(error, "code", None)})
-            last = b"data: " + failure_bytes(error) + b"\n\n"
+            last = b"data: " + self._error_bytes(error) + b"\n\n"
         await send({"type": "http.response.body", "body": last})
 
     async def _write_events(self, send: Send, direct: DirectBody | None) -> bytes:
@@ -179,14 +176,15 @@ async def start_stream(
     service: Completions,
     requests: Sequence[CompletionRequest],
     renderer: Renderer,
-    ping_interval_s: float | None,
+    error_bytes: Callable[[Exception], bytes],
+    ping_interval_s: float | None = None,
 ) -> EventStream:
     """Answers once the first delta is there: until then an error still has its own status."""
     streams: list[Stream] = []
     try:
         for request in requests:
             streams += [await service.start(request)]
-        events = EventStream(streams, renderer, ping_interval_s)
+        events = EventStream(streams, renderer, error_bytes, ping_interval_s)
         await events.wait_for_first()
     except BaseException:
         close_all(streams)

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Annotated, Literal
 
-from fastapi import APIRouter, Body
 from pydantic import BaseModel, Field
-from starlette.responses import Response
 
 from appliance.api.http.answer import answer
-from appliance.api.http.route import ERRORS, JsonRoute, Post
-from appliance.api.http.sse import DONE, json_bytes
+from appliance.api.http.request import Request
+from appliance.api.http.response import Response, json_bytes
+from appliance.api.http.route import ERRORS, Route
+from appliance.api.http.sse import DONE
 from appliance.api.schema import examples
 from appliance.api.schema.fields import MAX_COUNT, ModelName, SamplingModel
 from appliance.api.schema.neutral import OF_TEXT
@@ -27,8 +27,6 @@ from appliance.completion import (
 )
 
 DEFAULT_NEW_TOKENS = 256
-
-router = APIRouter(route_class=JsonRoute, tags=["Native"])
 
 
 class GenerateRequest(SamplingModel):
@@ -85,33 +83,37 @@ EXAMPLE_ANSWER = (
 )
 
 
-@router.post(
-    "/generate",
+async def generate(body: GenerateRequest, request: Request) -> Response:
+    """Continues `prompt`. `generated_text` is the continuation alone: with `stream` its pieces add
+    up to it, and the client has the prompt already. `return_full_text` puts the prompt in front."""
+    served = await request.find(body.model)
+    completion = to_completion_request(body, request)
+    face = GenerateFace(body, served.identity, completion.seed)
+    return await answer(request, served, [completion], face, streams=body.stream)
+
+
+GENERATE = Route(
+    method="POST",
+    path="/generate",
+    endpoint=generate,
+    body=GenerateRequest,
+    tags=("Native",),
     summary="Continue a prompt",
     response_model=GenerateResponse,
-    responses=ERRORS
-    | {
+    responses={
+        **ERRORS,
         200: {
             "description": "The continuation; with `stream`, as events.",
             "content": {"text/event-stream": {"example": EXAMPLE_ANSWER}},
-        }
+        },
     },
+    examples=examples.GENERATE,
 )
-async def generate(
-    body: Annotated[GenerateRequest, Body(openapi_examples=examples.GENERATE)],
-    post: Post,
-) -> Response:
-    """Continues `prompt`. `generated_text` is the continuation alone: with `stream` its pieces add
-    up to it, and the client has the prompt already. `return_full_text` puts the prompt in front."""
-    served = await post.find(body.model)
-    request = to_completion_request(body, post)
-    face = GenerateFace(body, served.identity, request.seed)
-    return await answer(post, served, [request], face, streams=body.stream)
 
 
-def to_completion_request(body: GenerateRequest, post: Post) -> CompletionRequest:
+def to_completion_request(body: GenerateRequest, request: Request) -> CompletionRequest:
     return CompletionRequest(
-        **post.asking(),
+        **request.asking(),
         prompt=body.prompt,
         max_new_tokens=body.max_new_tokens,
         max_total_tokens=body.max_length,

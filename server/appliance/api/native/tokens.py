@@ -5,20 +5,16 @@ from __future__ import annotations
 import asyncio
 from typing import Annotated, Self
 
-from fastapi import APIRouter, Body
 from pydantic import BaseModel, Field, model_validator
-from starlette.responses import Response
 
-from appliance.api.http.errors import naming
-from appliance.api.http.route import MODEL_ERRORS, JsonRoute, Post
-from appliance.api.http.sse import json_bytes
+from appliance.api.http.request import Request
+from appliance.api.http.response import JsonResponse, Response
+from appliance.api.http.route import MODEL_ERRORS, Route
 from appliance.api.schema import examples
 from appliance.api.schema.fields import MAX_COUNT, ModelName, RequestModel
 from appliance.api.schema.messages import MAX_MESSAGES, Message, template_messages
 from appliance.completion import ChatPrompt, given
 from appliance.errors import InvalidRequest
-
-router = APIRouter(route_class=JsonRoute, tags=["Tokens"])
 
 TokenId = Annotated[int, Field(ge=0, le=MAX_COUNT)]
 
@@ -65,19 +61,9 @@ class DetokenizeResponse(BaseModel):
     prompt: Annotated[str, Field(description="Special tokens are written out.")]
 
 
-@router.post(
-    "/tokenize",
-    summary="Text to token ids",
-    response_description="The token ids.",
-    response_model=TokenizeResponse,
-    responses=MODEL_ERRORS,
-)
-async def tokenize(
-    body: Annotated[TokenizeRequest, Body(openapi_examples=examples.TOKENIZE)],
-    post: Post,
-) -> Response:
+async def tokenize(body: TokenizeRequest, request: Request) -> Response:
     """The token ids that a prompt or a conversation becomes."""
-    served = await post.find(body.model)
+    served = await request.find(body.model)
     prompt: str | ChatPrompt = body.prompt or ""
     if body.messages is not None:
         messages = await asyncio.to_thread(template_messages, body.messages)
@@ -90,22 +76,40 @@ async def tokenize(
         "max_model_len": served.max_context_tokens,
         "tokens": token_ids,
     }
-    return Response(json_bytes(answer), media_type="application/json")
+    return JsonResponse(answer)
 
 
-@router.post(
-    "/detokenize",
+TOKENIZE = Route(
+    method="POST",
+    path="/tokenize",
+    endpoint=tokenize,
+    body=TokenizeRequest,
+    tags=("Tokens",),
+    summary="Text to token ids",
+    response_description="The token ids.",
+    response_model=TokenizeResponse,
+    responses=MODEL_ERRORS,
+    examples=examples.TOKENIZE,
+)
+
+
+async def detokenize(body: DetokenizeRequest, request: Request) -> Response:
+    """The text of token ids; special tokens are written out."""
+    served = await request.find(body.model)
+    text = await served.completions.detokenize(tuple(body.tokens))
+    return JsonResponse({"prompt": text})
+
+
+DETOKENIZE = Route(
+    method="POST",
+    path="/detokenize",
+    endpoint=detokenize,
+    body=DetokenizeRequest,
+    words={"prompt": "tokens"},
+    tags=("Tokens",),
     summary="Token ids to text",
     response_description="The text.",
     response_model=DetokenizeResponse,
     responses=MODEL_ERRORS,
+    examples=examples.DETOKENIZE,
 )
-async def detokenize(
-    body: Annotated[DetokenizeRequest, Body(openapi_examples=examples.DETOKENIZE)],
-    post: Post,
-) -> Response:
-    """The text of token ids; special tokens are written out."""
-    served = await post.find(body.model)
-    with naming("tokens"):
-        text = await served.completions.detokenize(tuple(body.tokens))
-    return Response(json_bytes({"prompt": text}), media_type="application/json")

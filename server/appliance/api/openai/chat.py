@@ -5,14 +5,12 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Annotated
-
-from fastapi import APIRouter, Body
-from starlette.responses import Response
 
 from appliance.api.http.answer import answer
-from appliance.api.http.route import MODEL_ERRORS, JsonRoute, Post
-from appliance.api.http.sse import DONE, json_bytes
+from appliance.api.http.request import Request
+from appliance.api.http.response import Response, json_bytes
+from appliance.api.http.route import MODEL_ERRORS, Route
+from appliance.api.http.sse import DONE
 from appliance.api.openai.chat_answer import ChatCompletion
 from appliance.api.openai.chat_schema import (
     ChatRequest,
@@ -42,8 +40,6 @@ from appliance.completion import (
     given,
 )
 
-router = APIRouter(route_class=JsonRoute, tags=["OpenAI"])
-
 EXAMPLE_STREAM = (
     'data: {"id":"chatcmpl-…","object":"chat.completion.chunk","created":1795000000,"model":"…",'
     '"system_fingerprint":"fp_…","choices":[{"index":0,"delta":{"content":"Hello"},'
@@ -51,34 +47,39 @@ EXAMPLE_STREAM = (
 )
 
 
-@router.post(
-    "/v1/chat/completions",
+async def create_chat_completion(body: ChatRequest, request: Request) -> Response:
+    """The assistant's next message. Parameters that cannot be honoured are refused by name."""
+    served = await request.find(body.model)
+    served.check_num_choices(1, given(body.n, 1))
+    completion = await asyncio.to_thread(to_completion_request, body, request)
+    head = answer_head("chatcmpl", "chat.completion", served.identity)
+    face = ChatFace(body, head, completion.seed)
+    return await answer(request, served, [completion], face, streams=body.stream)
+
+
+CHAT = Route(
+    method="POST",
+    path="/v1/chat/completions",
+    endpoint=create_chat_completion,
+    body=ChatRequest,
+    words={"prompt": "messages", "max_new_tokens": "max_completion_tokens"},
+    tags=("OpenAI",),
     summary="Answer a conversation",
     response_model=ChatCompletion,
-    responses=MODEL_ERRORS
-    | {
+    responses={
+        **MODEL_ERRORS,
         200: {
             "description": "The answer; with `stream`, as events.",
             "content": {"text/event-stream": {"example": EXAMPLE_STREAM}},
-        }
+        },
     },
+    examples=examples.CHAT,
 )
-async def create_chat_completion(
-    body: Annotated[ChatRequest, Body(openapi_examples=examples.CHAT)],
-    post: Post,
-) -> Response:
-    """The assistant's next message. Parameters that cannot be honoured are refused by name."""
-    served = await post.find(body.model)
-    served.check_num_choices(1, given(body.n, 1))
-    request = await asyncio.to_thread(to_completion_request, body, post)
-    head = answer_head("chatcmpl", "chat.completion", served.identity)
-    face = ChatFace(body, head, request.seed)
-    return await answer(post, served, [request], face, streams=body.stream)
 
 
-def to_completion_request(body: ChatRequest, post: Post) -> CompletionRequest:
+def to_completion_request(body: ChatRequest, request: Request) -> CompletionRequest:
     return CompletionRequest(
-        **post.asking(),
+        **request.asking(),
         prompt=ChatPrompt(
             messages=template_messages(body.messages),
             tools=tuple(_tool(tool) for tool in body.tools or ()),

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping, Sequence
-from typing import Annotated
-
-from fastapi import APIRouter, Body
-from starlette.responses import Response
 
 from appliance.api.http.answer import answer
-from appliance.api.http.route import MODEL_ERRORS, JsonRoute, Post
-from appliance.api.http.sse import DONE, json_bytes
+from appliance.api.http.request import Request
+from appliance.api.http.response import Response, json_bytes
+from appliance.api.http.route import MODEL_ERRORS, Route
+from appliance.api.http.sse import DONE
 from appliance.api.openai.completions_schema import (
     DEFAULT_NEW_TOKENS,
     CompletionsRequest,
@@ -38,8 +36,6 @@ from appliance.completion import (
     given,
 )
 
-router = APIRouter(route_class=JsonRoute, tags=["OpenAI"])
-
 EXAMPLE_STREAM = (
     'data: {"id":"cmpl-…","object":"text_completion","created":1795000000,"model":"…",'
     '"system_fingerprint":"fp_…","choices":[{"index":0,"text":" there","logprobs":null,'
@@ -47,41 +43,46 @@ EXAMPLE_STREAM = (
 )
 
 
-@router.post(
-    "/v1/completions",
-    summary="Continue prompts",
-    response_model=TextCompletion,
-    responses=MODEL_ERRORS
-    | {
-        200: {
-            "description": "The continuations; with `stream`, as events.",
-            "content": {"text/event-stream": {"example": EXAMPLE_STREAM}},
-        }
-    },
-)
-async def create_completion(
-    body: Annotated[CompletionsRequest, Body(openapi_examples=examples.COMPLETIONS)],
-    post: Post,
-) -> Response:
+async def create_completion(body: CompletionsRequest, request: Request) -> Response:
     """Continues each prompt n times. Parameters that cannot be honoured are refused by name."""
-    served = await post.find(body.model)
+    served = await request.find(body.model)
     prompts = split_prompts(body.prompt)
     served.check_num_choices(len(prompts), given(body.n, 1))
-    first = to_completion_request(body, prompts[0], post)
+    first = to_completion_request(body, prompts[0], request)
     requests = [dataclasses.replace(first, prompt=prompt) for prompt in prompts]  # one seed
     head = answer_head("cmpl", "text_completion", served.identity)
     echoes = [
         await echo_of(served.completions, prompt) if body.echo else None for prompt in prompts
     ]
     face = TextFace(body, head, echoes, first.seed)
-    return await answer(post, served, requests, face, streams=body.stream)
+    return await answer(request, served, requests, face, streams=body.stream)
+
+
+COMPLETIONS = Route(
+    method="POST",
+    path="/v1/completions",
+    endpoint=create_completion,
+    body=CompletionsRequest,
+    words={"max_new_tokens": "max_tokens"},
+    tags=("OpenAI",),
+    summary="Continue prompts",
+    response_model=TextCompletion,
+    responses={
+        **MODEL_ERRORS,
+        200: {
+            "description": "The continuations; with `stream`, as events.",
+            "content": {"text/event-stream": {"example": EXAMPLE_STREAM}},
+        },
+    },
+    examples=examples.COMPLETIONS,
+)
 
 
 def to_completion_request(
-    body: CompletionsRequest, prompt: str | tuple[int, ...], post: Post
+    body: CompletionsRequest, prompt: str | tuple[int, ...], request: Request
 ) -> CompletionRequest:
     return CompletionRequest(
-        **post.asking(),
+        **request.asking(),
         prompt=prompt,
         max_new_tokens=given(body.max_tokens, DEFAULT_NEW_TOKENS),
         num_logprobs=body.logprobs,

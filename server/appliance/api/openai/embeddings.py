@@ -7,19 +7,15 @@ import struct
 from collections.abc import Mapping, Sequence
 from typing import Annotated, ClassVar, Literal
 
-from fastapi import APIRouter, Body
 from pydantic import BaseModel, Field
-from starlette.responses import Response
 
-from appliance.api.http.errors import naming
-from appliance.api.http.route import MODEL_ERRORS, JsonRoute, Post
-from appliance.api.http.sse import json_bytes
+from appliance.api.http.request import Request
+from appliance.api.http.response import JsonResponse, Response
+from appliance.api.http.route import MODEL_ERRORS, Route
 from appliance.api.schema import examples
 from appliance.api.schema.fields import ModelName, RequestModel
 from appliance.api.schema.neutral import Neutral
 from appliance.api.schema.prompts import Prompts, split_prompts
-
-router = APIRouter(route_class=JsonRoute, tags=["OpenAI"])
 
 
 class EmbeddingsRequest(RequestModel):
@@ -70,24 +66,13 @@ class EmbeddingsResponse(BaseModel):
     usage: EmbeddingsUsage
 
 
-@router.post(
-    "/v1/embeddings",
-    summary="Embed texts",
-    response_description="A vector for each input.",
-    response_model=EmbeddingsResponse,
-    responses=MODEL_ERRORS,
-)
-async def create_embeddings(
-    body: Annotated[EmbeddingsRequest, Body(openapi_examples=examples.EMBEDDINGS)],
-    post: Post,
-) -> Response:
+async def create_embeddings(body: EmbeddingsRequest, request: Request) -> Response:
     """The mean over a text's tokens of the model's final hidden states, scaled to length 1. A model
     that was trained to embed places texts better than one that was trained to write."""
-    served = await post.find(body.model)
+    served = await request.find(body.model)
     inputs = split_prompts(body.input)
-    served.check_num_choices(len(inputs), param="input")
-    with naming("input"):
-        embeddings = await served.embedder.embed(tuple(inputs))
+    served.check_num_choices(len(inputs))
+    embeddings = await served.embedder.embed(tuple(inputs))
     write = _as_base64 if body.encoding_format == "base64" else list
     answer = {
         "object": "list",
@@ -98,7 +83,22 @@ async def create_embeddings(
         "model": served.identity.model,
         "usage": {"prompt_tokens": embeddings.num_tokens, "total_tokens": embeddings.num_tokens},
     }
-    return Response(json_bytes(answer), media_type="application/json")
+    return JsonResponse(answer)
+
+
+EMBEDDINGS = Route(
+    method="POST",
+    path="/v1/embeddings",
+    endpoint=create_embeddings,
+    body=EmbeddingsRequest,
+    words={"prompt": "input"},
+    tags=("OpenAI",),
+    summary="Embed texts",
+    response_description="A vector for each input.",
+    response_model=EmbeddingsResponse,
+    responses=MODEL_ERRORS,
+    examples=examples.EMBEDDINGS,
+)
 
 
 def _as_base64(vector: Sequence[float]) -> str:

@@ -5,19 +5,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Annotated, Literal
 
-from fastapi import APIRouter
 from pydantic import BaseModel, Field
-from starlette.responses import Response
 
-from appliance.api.http.route import MODEL_ERRORS, StateDependency
-from appliance.api.http.sse import json_bytes
+from appliance.api.http.request import Request
+from appliance.api.http.response import JsonResponse, Response
+from appliance.api.http.route import MODEL_ERRORS, Responses, Route
 from appliance.api.http.state import ApplianceState
 from appliance.completion import ListedModel, model_not_found
 from appliance.errors import NotReady
 
-router = APIRouter(tags=["OpenAI"])
-
-ERRORS = {status: MODEL_ERRORS[status] for status in (404, 503, "default")}
+ERRORS: Responses = {status: MODEL_ERRORS[status] for status in (404, 503, "default")}
 
 
 class ModelObject(BaseModel):
@@ -47,33 +44,44 @@ class ModelList(BaseModel):
     data: list[ModelObject]
 
 
-@router.get(
-    "/v1/models",
+async def list_models(request: Request) -> Response:
+    """The models of this server, loaded or not."""
+    state = request.appliance
+    models = [_model(state, listed) for listed in listed_models(state)]
+    return JsonResponse({"object": "list", "data": models})
+
+
+LIST_MODELS = Route(
+    method="GET",
+    path="/v1/models",
+    endpoint=list_models,
+    tags=("OpenAI",),
     summary="List the models",
     response_description="The list.",
     response_model=ModelList,
-    responses={**ERRORS},
+    responses=ERRORS,
 )
-async def list_models(state: StateDependency) -> Response:
-    """The models of this server, loaded or not."""
-    models = {"object": "list", "data": [_model(state, each) for each in listed_models(state)]}
-    return Response(json_bytes(models), media_type="application/json")
 
 
-@router.get(
-    "/v1/models/{model:path}",
+async def get_model(model: str, request: Request) -> Response:
+    """404 unless the server has it."""
+    found = listed_models(request.appliance)
+    for listed in found:
+        if listed.name == model:
+            return JsonResponse(_model(request.appliance, listed))
+    raise model_not_found(found)
+
+
+MODEL = Route(
+    method="GET",
+    path="/v1/models/{model:path}",
+    endpoint=get_model,
+    tags=("OpenAI",),
     summary="Describe a model",
     response_description="The model.",
     response_model=ModelObject,
-    responses={**ERRORS},
+    responses=ERRORS,
 )
-async def get_model(model: str, state: StateDependency) -> Response:
-    """404 unless the server has it."""
-    found = listed_models(state)
-    for listed in found:
-        if listed.name == model:
-            return Response(json_bytes(_model(state, listed)), media_type="application/json")
-    raise model_not_found(found)
 
 
 def listed_models(state: ApplianceState) -> Sequence[ListedModel]:

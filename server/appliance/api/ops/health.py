@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
-from fastapi import APIRouter
 from pydantic import BaseModel, Field
-from starlette.responses import Response
 
 import appliance
-from appliance.api.http.route import StateDependency
-from appliance.api.http.sse import json_bytes
+from appliance.api.http.request import Request
+from appliance.api.http.response import JsonResponse, Response
+from appliance.api.http.route import Responses, Route
 from appliance.api.http.state import ApplianceState
 from appliance.completion import ListedModel, ModelStatus
 from appliance.metrics import CONTENT_TYPE
-
-router = APIRouter(tags=["Operations"])
 
 
 class ModelHealth(BaseModel):
@@ -85,57 +82,69 @@ class Version(BaseModel):
     models: Annotated[list[ModelVersion], Field(description="All models, that one first.")]
 
 
-NOT_READY: dict[int | str, dict[str, Any]] = {
-    503: {"model": NotReadyYet, "description": "Not ready."}
-}
+NOT_READY: Responses = {503: {"model": NotReadyYet, "description": "Not ready."}}
 
 
-@router.get(
-    "/health",
+async def get_health(request: Request) -> Response:
+    """200 from the moment the model answers until the server drains; else 503 and the reason."""
+    state = request.appliance
+    return _json(_health(state), status=200 if state.status == "ready" else 503)
+
+
+HEALTH = Route(
+    method="GET",
+    path="/health",
+    endpoint=get_health,
+    is_public=True,
+    tags=("Operations",),
     summary="Readiness",
     response_description="Ready.",
     response_model=Ready,
     responses=NOT_READY,
 )
-async def get_health(state: StateDependency) -> Response:
-    """200 from the moment the model answers until the server drains; else 503 and the reason."""
-    return _json(_health(state), status=200 if state.status == "ready" else 503)
 
 
-@router.get(
-    "/readyz",
+async def get_readiness(request: Request) -> Response:
+    """The same as /health, under the name that Kubernetes knows."""
+    return await get_health(request)
+
+
+READINESS = Route(
+    method="GET",
+    path="/readyz",
+    endpoint=get_readiness,
+    is_public=True,
+    tags=("Operations",),
     summary="Readiness, for probes",
     response_description="Ready.",
     response_model=Ready,
     responses=NOT_READY,
 )
-async def get_readiness(state: StateDependency) -> Response:
-    """The same as /health, under the name that Kubernetes knows."""
-    return await get_health(state)
 
 
-@router.get(
-    "/livez",
+async def get_liveness(request: Request) -> Response:
+    """503 only if there is work and the engine has made no step for too long."""
+    if request.appliance.is_stalled():
+        return _json({"status": "stalled"}, status=503)
+    return _json({"status": "alive"})
+
+
+LIVENESS = Route(
+    method="GET",
+    path="/livez",
+    endpoint=get_liveness,
+    is_public=True,
+    tags=("Operations",),
     summary="Liveness, for probes",
     response_description="It lives.",
     response_model=Life,
     responses={503: {"model": Life, "description": "Restart it."}},
 )
-async def get_liveness(state: StateDependency) -> Response:
-    """503 only if there is work and the engine has made no step for too long."""
-    if state.is_stalled():
-        return _json({"status": "stalled"}, status=503)
-    return _json({"status": "alive"})
 
 
-@router.get(
-    "/version",
-    summary="What runs here",
-    response_description="Versions and hashes.",
-    response_model=Version,
-)
-async def get_version(state: StateDependency) -> Response:
+async def get_version(request: Request) -> Response:
     """Enough to find out whether two servers are the same."""
+    state = request.appliance
     models = [_model_version(listed) for listed in state.models.listed()]
     first = models[0] if models and models[0]["fingerprint"] is not None else NO_MODEL
     version: dict[str, object] = {
@@ -148,15 +157,31 @@ async def get_version(state: StateDependency) -> Response:
     return _json(version)
 
 
-@router.get(
-    "/metrics",
+VERSION = Route(
+    method="GET",
+    path="/version",
+    endpoint=get_version,
+    tags=("Operations",),
+    summary="What runs here",
+    response_description="Versions and hashes.",
+    response_model=Version,
+)
+
+
+async def get_metrics(request: Request) -> Response:
+    """All series of this process."""
+    return Response(request.appliance.metrics.render(), headers={"Content-Type": CONTENT_TYPE})
+
+
+METRICS = Route(
+    method="GET",
+    path="/metrics",
+    endpoint=get_metrics,
+    tags=("Operations",),
     summary="Metrics for Prometheus",
-    response_class=Response,
+    media_type=None,
     responses={200: {"content": {"text/plain": {}}, "description": "Prometheus' text format."}},
 )
-async def get_metrics(state: StateDependency) -> Response:
-    """All series of this process."""
-    return Response(state.metrics.render(), headers={"Content-Type": CONTENT_TYPE})
 
 
 NO_MODEL = dict.fromkeys(("model", "fingerprint", "hashes", "runtime"))
@@ -198,6 +223,4 @@ def _health(state: ApplianceState) -> dict[str, object]:
 
 
 def _json(value: object, status: int = 200) -> Response:
-    return Response(
-        json_bytes(value), status, {"Cache-Control": "no-store"}, media_type="application/json"
-    )
+    return JsonResponse(value, status, {"Cache-Control": "no-store"})

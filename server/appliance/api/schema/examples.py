@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from fastapi.openapi.models import Example
+from collections.abc import Mapping
+
 from pydantic import JsonValue
 
 MODEL = "the-model"  # stands for the name of the model that is running
@@ -17,16 +18,19 @@ CITY: JsonValue = {
 }
 
 
+Example = Mapping[str, JsonValue]
+
+
 def example(summary: str, **body: JsonValue) -> Example:
     return {"summary": summary, "value": body}
 
 
-GENERATE: dict[str, Example] = {
+GENERATE: Mapping[str, Example] = {
     "story": example("A story", prompt=STORY, max_length=80, temperature=0.7),
     "stream": example("As it grows", prompt=STORY, max_new_tokens=60, stream=True),
 }
 
-CHAT: dict[str, Example] = {
+CHAT: Mapping[str, Example] = {
     "question": example("A question", model=MODEL, messages=QUESTION, max_completion_tokens=60),
     "tool": example(
         "A tool call",
@@ -52,7 +56,7 @@ CHAT: dict[str, Example] = {
     ),
 }
 
-COMPLETIONS: dict[str, Example] = {
+COMPLETIONS: Mapping[str, Example] = {
     "story": example("A story", model=MODEL, prompt=STORY, max_tokens=60, temperature=0.7),
     "score": example(
         "How likely a text is",
@@ -64,13 +68,13 @@ COMPLETIONS: dict[str, Example] = {
     ),
 }
 
-EMBEDDINGS: dict[str, Example] = {
+EMBEDDINGS: Mapping[str, Example] = {
     "texts": example("Two texts", model=MODEL, input=["A cat sat.", "A dog ran."]),
 }
 
-TOKENIZE: dict[str, Example] = {
+TOKENIZE: Mapping[str, Example] = {
     "text": example("A text", prompt=STORY),
     "chat": example("A conversation", messages=QUESTION),
 }
 
-DETOKENIZE: dict[str, Example] = {"tokens": example("Some tokens", tokens=[40, 41, 42])}
+DETOKENIZE: Mapping[str, Example] = {"tokens": example("Some tokens", tokens=[40, 41, 42])}

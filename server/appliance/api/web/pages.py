@@ -3,23 +3,28 @@
 from __future__ import annotations
 
 import asyncio
-import importlib.resources
+import functools
+import importlib.util
 import json
 from pathlib import Path
-from typing import cast
 
-from fastapi import APIRouter, FastAPI, Request
-from starlette.responses import FileResponse, HTMLResponse, Response
-from starlette.staticfiles import StaticFiles
-from starlette.types import Scope
-
-from appliance.api.http.route import StateDependency
+from appliance.api.http.face import Face
+from appliance.api.http.request import Request
+from appliance.api.http.response import JSON, Response
+from appliance.api.http.route import Endpoint, Route
 from appliance.api.schema.examples import MODEL
+from appliance.errors import NotFound
 
-router = APIRouter(include_in_schema=False)
+HTML = "text/html"
+MEDIA_TYPES = {
+    ".css": "text/css",
+    ".html": HTML,
+    ".js": "text/javascript",
+    ".png": "image/png",
+    ".svg": "image/svg+xml",
+}
 
 WEB = Path(__file__).parent / "static"
-DOCS_ASSETS = Path(str(importlib.resources.files("fastapi_offline"))) / "static"
 
 # Nothing on our pages comes from or goes to another place.
 STRICT = "default-src 'none'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
@@ -81,53 +86,80 @@ REDOC_PAGE = """<!DOCTYPE html>
 """
 
 
-def install_pages(app: FastAPI) -> None:
-    app.include_router(router)
-    app.mount("/docs/assets", FreshFiles(directory=DOCS_ASSETS))
-    app.mount("/web", FreshFiles(directory=WEB))
+async def get_chat_page(request: Request) -> Response:
+    response = await read_file(WEB, "index.html")
+    response.raw_headers.append((b"content-security-policy", CHAT_POLICY.encode()))
+    return response
 
 
-class FreshFiles(StaticFiles):
-    async def get_response(self, path: str, scope: Scope) -> Response:
-        response = await super().get_response(path, scope)
-        response.headers.update(FRESH)
-        return response
-
-
-@router.get("/")
-async def get_chat_page() -> Response:
-    return FileResponse(
-        WEB / "index.html",
-        headers={"Content-Security-Policy": CHAT_POLICY, **FRESH},
-    )
-
-
-@router.get("/openapi.json")
-async def get_description(request: Request, state: StateDependency) -> Response:
+async def get_description(request: Request) -> Response:
     """The API's description, its examples written for the model that is running."""
-    description = json.dumps(cast("FastAPI", request.app).openapi())
-    for listed in state.models.listed()[:1]:
+    description = await request.describe()
+    for listed in request.appliance.models.listed()[:1]:
         description = description.replace(json.dumps(MODEL), json.dumps(listed.name))
-    return Response(description, media_type="application/json")
+    return Response(description, media_type=JSON)
 
 
-@router.get("/docs")
-async def get_docs() -> Response:
-    return HTMLResponse(SWAGGER_PAGE, headers={"Content-Security-Policy": DOCS_POLICY})
+async def get_docs(request: Request) -> Response:
+    return page(SWAGGER_PAGE)
 
 
-@router.get("/docs/start.js")
-async def get_docs_start() -> Response:
-    return Response(SWAGGER_START, media_type="text/javascript")
+async def get_docs_start(request: Request) -> Response:
+    return Response(SWAGGER_START, headers=FRESH, media_type=MEDIA_TYPES[".js"])
 
 
-@router.get("/docs/assets/redoc.standalone.js")
-async def get_reference_script() -> Response:
-    script = await asyncio.to_thread((DOCS_ASSETS / "redoc.standalone.js").read_bytes)
-    script = script.replace(REDOC_LOGO, OUR_LOGO)
-    return Response(script, media_type="text/javascript", headers=FRESH)
+async def get_reference(request: Request) -> Response:
+    return page(REDOC_PAGE)
 
 
-@router.get("/redoc")
-async def get_reference() -> Response:
-    return HTMLResponse(REDOC_PAGE, headers={"Content-Security-Policy": DOCS_POLICY})
+def page(content: str) -> Response:
+    headers = {"Content-Security-Policy": DOCS_POLICY, **FRESH}
+    return Response(content, headers=headers, media_type=HTML)
+
+
+async def get_web_file(name: str, request: Request) -> Response:
+    return await read_file(WEB, name)
+
+
+async def get_docs_file(name: str, request: Request) -> Response:
+    response = await read_file(docs_assets(), name)
+    if name == "redoc.standalone.js":
+        response.body = response.body.replace(REDOC_LOGO, OUR_LOGO)
+    return response
+
+
+@functools.cache
+def docs_assets() -> Path:
+    """Where a package keeps them that we read but do not import: FastAPI would come with it."""
+    spec = importlib.util.find_spec("fastapi_offline")
+    if spec is None or not spec.submodule_search_locations:
+        raise NotFound("This server was installed without the pages of /docs and /redoc.")
+    return Path(spec.submodule_search_locations[0]) / "static"
+
+
+async def read_file(folder: Path, name: str) -> Response:
+    """A file right in `folder`, whose name is one of a list and never a path."""
+
+    def read() -> bytes:
+        if name not in {path.name for path in folder.iterdir()}:
+            raise NotFound("No such path. GET /docs lists the endpoints.")
+        return (folder / name).read_bytes()
+
+    content = await asyncio.to_thread(read)
+    return Response(content, headers=FRESH, media_type=MEDIA_TYPES.get(Path(name).suffix))
+
+
+PAGES: dict[str, Endpoint] = {
+    "/": get_chat_page,
+    "/web/{name}": get_web_file,
+    "/openapi.json": get_description,
+    "/docs": get_docs,
+    "/docs/start.js": get_docs_start,
+    "/docs/assets/{name}": get_docs_file,
+    "/redoc": get_reference,
+}
+
+WEB_FACE = Face(
+    name="web",
+    routes=[Route(method="GET", path=path, endpoint=page) for path, page in PAGES.items()],
+)

@@ -1,0 +1,12 @@
+"""The face that operators, probes and Prometheus know."""
+
+from __future__ import annotations
+
+from appliance.api.http.face import Face
+from appliance.api.ops import health
+
+OPS = Face(
+    name="ops",
+    routes=(health.HEALTH, health.READINESS, health.LIVENESS, health.VERSION, health.METRICS),
+    tags=({"name": "Operations", "description": "Health, identity and metrics."},),
+)
