@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any
 
 from appliance import errors
-from appliance.api.http import openapi
 from appliance.api.schema.neutral import OF_CHAT, OF_TEXT, Neutral
 from appliance.cli.main import all_groups, build_parser
 from appliance.cli.serve import GROUPS, flags_of, group_of, twins_of
@@ -29,7 +28,6 @@ PAGES = REPOSITORY / "docs" / "reference"
 PACKAGES = ("appliance", "appliance_release")
 
 MARK = "<!-- Written by `make docs` from the code. Do not edit. -->"
-METHODS = ("get", "post", "put", "patch", "delete")
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -171,18 +169,22 @@ def metrics() -> str:
 
 
 def routes() -> str:
-    description = openapi.describe(FACES)
     rows = [
-        (code(f"{method.upper()} {path}"), operation["tags"][0], operation["summary"])
-        for path, operations in description["paths"].items()
-        for method, operation in operations.items()
-        if method in METHODS
+        (
+            code(f"{route.method} {route.path}"),
+            face.name,
+            "yes" if route.is_public else "",
+            route.summary or route.description.partition("\n")[0],
+        )
+        for face in FACES
+        for route in face.routes
     ]
     return page(
         "Routes",
-        "Every endpoint of the API. [The API](../api.md) explains parameters and answers; a running"
-        " server describes itself at `/docs`, `/redoc` and `/openapi.json`.",
-        table(("route", "face", "summary"), rows),
+        "Every route of the application, with the face that it belongs to and whether it is"
+        " answered without a key where keys are on. [The API](../api.md) explains parameters and"
+        " answers; a running server describes itself at `/docs`, `/redoc` and `/openapi.json`.",
+        table(("route", "face", "without a key", "summary"), rows),
     )
 
 

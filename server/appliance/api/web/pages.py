@@ -87,13 +87,14 @@ REDOC_PAGE = """<!DOCTYPE html>
 
 
 async def get_chat_page(request: Request) -> Response:
+    """Return the chat page."""
     response = await read_file(WEB, "index.html")
     response.raw_headers.append((b"content-security-policy", CHAT_POLICY.encode()))
     return response
 
 
 async def get_description(request: Request) -> Response:
-    """The API's description, its examples written for the model that is running."""
+    """Return the API's description, with examples for the first model."""
     description = await request.describe()
     for listed in request.appliance.models.listed()[:1]:
         description = description.replace(json.dumps(MODEL), json.dumps(listed.name))
@@ -101,14 +102,17 @@ async def get_description(request: Request) -> Response:
 
 
 async def get_docs(request: Request) -> Response:
+    """Return the API's reference, with requests to try."""
     return page(SWAGGER_PAGE)
 
 
 async def get_docs_start(request: Request) -> Response:
+    """Return the script that starts the page of /docs."""
     return Response(SWAGGER_START, headers=FRESH, media_type=MEDIA_TYPES[".js"])
 
 
 async def get_reference(request: Request) -> Response:
+    """Return the API's reference, for reading."""
     return page(REDOC_PAGE)
 
 
@@ -118,10 +122,12 @@ def page(content: str) -> Response:
 
 
 async def get_web_file(name: str, request: Request) -> Response:
+    """Return a file of the chat page."""
     return await read_file(WEB, name)
 
 
 async def get_docs_file(name: str, request: Request) -> Response:
+    """Return a file of the pages of /docs and /redoc."""
     response = await read_file(docs_assets(), name)
     if name == "redoc.standalone.js":
         response.body = response.body.replace(REDOC_LOGO, OUR_LOGO)
