@@ -21,6 +21,7 @@ from appliance.errors import CODES_OF_RAISERS, RequestError, ServiceError
 from appliance.metrics import Metrics
 from appliance.models.options import KNOWN
 from appliance.serve.app import FACES
+from tests.unit.test_imports import RULES
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 SOURCE = REPOSITORY / "server"
@@ -56,6 +57,7 @@ def stale_pages(directory: Path = PAGES) -> Iterator[tuple[Path, str]]:
 def pages() -> dict[str, str]:
     return {
         "modules.md": modules(),
+        "imports.md": import_rules(),
         "settings.md": settings(),
         "metrics.md": metrics(),
         "routes.md": routes(),
@@ -106,6 +108,24 @@ def room(directory: Path) -> str:
 
 def duty(path: Path) -> str:
     return (ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) or "").splitlines()[0]
+
+
+def import_rules() -> str:
+    rows = [
+        (
+            code(name),
+            ", ".join(map(code, rule.rooms.split())),
+            ", ".join(map(code, rule.libraries.split())),
+        )
+        for name, rule in RULES.items()
+    ]
+    return page(
+        "Import rules",
+        "What the modules of a room may import: itself, these rooms of ours with all below them,"
+        " these libraries, and the standard library. The rule of a module is that of the innermost"
+        " room which has one. `release` is `appliance_release`; all others are in `appliance`.",
+        table(("room", "rooms", "libraries"), rows),
+    )
 
 
 def settings() -> str:
