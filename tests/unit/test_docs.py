@@ -276,6 +276,30 @@ def test_the_models_of_the_guide_are_read_as_it_says(tmp_path: Path) -> None:
     assert (small.model_name, small.quantization) == ("small", "int8")
 
 
+def logged_events() -> set[str]:
+    """Constant names of the events at `info` and above, read from the source."""
+    names = {"info", "warning", "error", "exception", "log"}
+    calls = [
+        node
+        for path in SOURCE.rglob("*.py")
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.Call)
+        and getattr(node.func, "attr", getattr(node.func, "id", None)) in names
+    ]
+    return {
+        argument.value
+        for call in calls
+        for argument in call.args
+        if isinstance(argument, ast.Constant) and isinstance(argument.value, str)
+    }
+
+
+def test_the_table_of_log_events_has_every_event_and_no_other() -> None:
+    table = section(PAGES["docs/guides/operations.md"], "Logs").partition("| event |")[2]
+    documented = {event for row in rows(table) for event in words(row[0])}
+    assert documented == logged_events()
+
+
 def without_code(text: str) -> str:
     return re.sub(
         r"`[^`\n]*`", "", re.sub(r"^ *```.*?^ *```$", "", text, flags=re.MULTILINE | re.DOTALL)
