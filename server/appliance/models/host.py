@@ -155,7 +155,8 @@ class ModelHost(ModelTable):
             self.put(_listed(model, status="ready"))
             self._surroundings.metrics.watch(loaded.identity, loaded.engine)
             extra = {"model": model.name, "fingerprint": loaded.identity.fingerprint}
-            logger.info("model loaded", extra=extra)
+            level = logging.DEBUG if model.options.is_loaded_at_start else logging.INFO
+            logger.log(level, "model loaded", extra=extra)
 
     async def _load_within_memory(self, model: Hosted) -> Loaded:
         """Load a model; where it does not fit beside the others, idle ones make room for it."""
