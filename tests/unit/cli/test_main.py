@@ -140,7 +140,7 @@ def test_help_imports_nothing_slow() -> None:
 @pytest.mark.parametrize(
     ("command", "library", "package"),
     [
-        (["serve"], "fastapi", "llama-server"),
+        (["serve"], "uvicorn", "llama-server"),
         (["pin", "lint", str(K8S)], "yaml", "llama-release"),
     ],
 )
