@@ -9,6 +9,7 @@ from appliance.api.http.face import Face
 from appliance.api.http.route import Route
 
 MAX_DIGITS = 19
+KINDS = ("int", "str", "path")  # of parameters, the narrowest first
 
 Parameters = dict[str, str | int]
 
@@ -51,7 +52,8 @@ class Place:
 
 
 class RouteTable:
-    """Exact paths are looked up; templates are followed segment by segment, literal ones first."""
+    """Exact paths are looked up; templates are followed segment by segment, and the narrowest that
+    fits answers, whatever the order of the routes."""
 
     def __init__(self, faces: Sequence[Face]) -> None:
         self._root = Place(faces[0])
@@ -65,7 +67,9 @@ class RouteTable:
         for segment in route.path.split("/")[1:]:
             if segment.startswith("{"):
                 name, _, kind = segment[1:-1].partition(":")
-                place = place.parameters.setdefault((name, kind or "str"), Place(face))
+                following = place.parameters.setdefault((name, kind or "str"), Place(face))
+                place.parameters = dict(sorted(place.parameters.items(), key=_breadth))
+                place = following
             else:
                 place = place.literals.setdefault(segment, Place(face))
         if route.method in place.handlers:
@@ -112,6 +116,10 @@ def _matches(place: Place, segments: Sequence[str]) -> Iterator[tuple[Handlers, 
         if value is not None:
             for handlers, parameters in _matches(following, () if kind == "path" else rest):
                 yield handlers, {name: value, **parameters}
+
+
+def _breadth(parameter: tuple[tuple[str, str], Place]) -> int:
+    return KINDS.index(parameter[0][1])
 
 
 def parse_parameter(text: str, kind: str) -> str | int | None:
