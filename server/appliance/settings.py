@@ -66,6 +66,27 @@ class Settings:
         low=0,
         high=DAY_S,
     )
+    keys: Path | None = setting(
+        None, "file of keys, made by `appliance key new`; with it, requests need a key"
+    )
+    jwt: Path | None = setting(
+        None,
+        "file that says which JSON Web Tokens let callers in (JSON)",
+    )
+    token_review: Path | None = setting(
+        None, "file that says which callers of a Kubernetes cluster are let in (JSON)"
+    )
+    audit_log: Path | None = setting(
+        None, "directory for a chained record of who asked, without texts"
+    )
+    tls_certificate: Path | None = setting(None, "certificate chain (PEM); with it, HTTPS alone")
+    tls_key: Path | None = setting(None, "private key of the certificate (PEM)")
+    cors_origins: tuple[str, ...] = setting(
+        (), "origins whose pages may call from a browser, comma-separated: https://app.example"
+    )
+    metrics_port: int | None = setting(
+        None, "a port for /metrics alone, without a key", low=1, high=65535
+    )
     max_body_bytes: int = setting(2_000_000, "maximum size of a request body", low=1024, high=10**9)
     cache_dir: Path | None = setting(
         None, "directory for file hashes, kernels and packed weights; default: ~/.cache/appliance"

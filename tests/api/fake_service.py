@@ -192,7 +192,7 @@ class FakeStream(CompletionStream):
         self._reservation = reservation
 
     def follow(self, take: Callable[[Delta], None]) -> asyncio.Future[None]:
-        loop = asyncio.get_running_loop()
+        self.loop = loop = asyncio.get_running_loop()
         done: asyncio.Future[None] = loop.create_future()
         if self._reservation is not None:
             self._reservation.on_end(done.set_exception)

@@ -27,7 +27,7 @@ def test_every_route_of_the_product_is_described() -> None:
     assert {path for path, _, _ in OPERATIONS} == {
         "/generate", "/tokenize", "/detokenize",
         "/v1/models", "/v1/models/{model}", "/v1/completions", "/v1/chat/completions",
-        "/v1/embeddings", "/health", "/readyz", "/livez", "/version", "/metrics",
+        "/v1/embeddings", "/v1/key", "/health", "/readyz", "/livez", "/version", "/metrics",
     }  # fmt: skip
 
 

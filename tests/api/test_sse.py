@@ -10,8 +10,8 @@ import httpx2
 import openai
 import pytest
 
+from appliance.api.http.gate import DIRECT_BODY
 from appliance.api.http.sse import (
-    DIRECT_BODY,
     MANY_WAITING,
     MOST_AT_ONCE,
     PING,

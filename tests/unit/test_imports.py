@@ -44,7 +44,7 @@ RULES = {
     "models": Rule("errors machine settings engine text completion", "numpy torch"),
     "access": Rule("errors", "jwt"),
     "api.http": Rule(
-        "errors logs metrics completion api.schema",
+        "errors logs metrics access completion api.schema",
         "fastapi pydantic pydantic_core",
     ),
     "api.schema": Rule("errors completion api.http", "pydantic pydantic_core"),
@@ -53,7 +53,7 @@ RULES = {
         "errors completion api.http api.schema",
         "pydantic pydantic_core",
     ),
-    "api.ops": Rule("errors metrics completion api.http api.schema", "pydantic"),
+    "api.ops": Rule("errors metrics access completion api.http api.schema", "pydantic"),
     "api.web": Rule("errors api.http api.schema"),
     "api": Rule(),
     "serve": Rule(

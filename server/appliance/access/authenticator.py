@@ -3,22 +3,19 @@
 from __future__ import annotations
 
 import hmac
-import logging
 import time
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Protocol
 
 from appliance.access.key_file import KeyFile
 from appliance.access.secret import hash_secret, is_well_formed
-from appliance.errors import AccessError
+from appliance.access.watched_file import WatchedFile
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from pathlib import Path
 
     from appliance.access.principal import Principal
-
-logger = logging.getLogger(__name__)
 
 HALF = 32  # of the 64 digits of a hash
 
@@ -34,39 +31,6 @@ class Authenticator(Protocol):
 
     def refresh(self) -> None:
         """Reads its files again if they changed. Called once a second, in a thread."""
-
-
-class WatchedFile:
-    """Reads a file again when it has changed, and keeps what it had if the new one is broken."""
-
-    def __init__(self, path: Path, load: Callable[[], None]) -> None:
-        self._path = path
-        self._load = load
-        self._seen = self._look()  # before the load: what changes in between is read again
-
-    def start(self) -> None:
-        """Raises what is wrong with the file: a server does not start without it."""
-        self._load()
-
-    def refresh(self) -> None:
-        seen = self._look()
-        if seen == self._seen:
-            return
-        self._seen = seen
-        try:
-            self._load()
-        except AccessError as error:
-            extra = {"file": str(self._path), "why": error.message}
-            logger.error("file not read again, the former is kept", extra=extra)  # noqa: TRY400
-        else:
-            logger.info("file read again", extra={"file": str(self._path)})
-
-    def _look(self) -> tuple[int, int, int] | None:
-        try:
-            status = self._path.stat()
-        except OSError:
-            return None
-        return status.st_mtime_ns, status.st_size, status.st_ino
 
 
 class KeyRing:

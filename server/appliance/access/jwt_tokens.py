@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, cast
 
 import jwt
 
-from appliance.access.authenticator import WatchedFile
 from appliance.access.grant import (
     GRANT_FIELDS,
     BadGrant,
@@ -19,6 +18,7 @@ from appliance.access.grant import (
 from appliance.access.json_config import read_object
 from appliance.access.principal import Principal, salt_of
 from appliance.access.recent import RecentTokens
+from appliance.access.watched_file import WatchedFile
 from appliance.errors import AccessError
 
 if TYPE_CHECKING:

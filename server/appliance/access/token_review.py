@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
-from appliance.access.authenticator import WatchedFile
 from appliance.access.grant import (
     GRANT_FIELDS,
     BadGrant,
@@ -27,6 +26,7 @@ from appliance.access.grant import (
 from appliance.access.json_config import read_object
 from appliance.access.principal import Principal, salt_of
 from appliance.access.recent import RecentTokens
+from appliance.access.watched_file import WatchedFile
 from appliance.errors import AccessError, Overloaded
 
 if TYPE_CHECKING:

@@ -10,7 +10,7 @@ from weakref import ref
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
 from appliance.api.http.errors import error_bytes
-from appliance.api.http.sse import DIRECT_BODY
+from appliance.api.http.gate import DIRECT_BODY
 
 if TYPE_CHECKING:
     from uvicorn._types import ASGI3Application

@@ -11,9 +11,10 @@ import signal
 import socket
 import sys
 import threading
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from contextvars import Context
 from dataclasses import dataclass
+from ssl import SSLContext
 from types import FrameType
 from typing import NoReturn, Protocol, TypeVar
 
@@ -70,6 +71,14 @@ class Timing:
     probe_timeout_s: float = 30.0
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Beside:
+    """What goes on beside the answers, until the process ends."""
+
+    tls: SSLContext | None = None
+    background: Sequence[Callable[[], Coroutine[None, None, None]]] = ()
+
+
 class ApplianceServer(uvicorn.Server):
     """Answers HTTP from the first moment: /health says loading while `load` makes the state ready.
 
@@ -84,7 +93,9 @@ class ApplianceServer(uvicorn.Server):
         load: Callable[[], Awaitable[Answering]],
         timing: Timing,
         say: Callable[[str], None],
+        beside: Beside | None = None,
     ) -> None:
+        tls = None if beside is None else beside.tls
         super().__init__(
             uvicorn.Config(
                 app,
@@ -99,6 +110,7 @@ class ApplianceServer(uvicorn.Server):
                 proxy_headers=False,
                 timeout_keep_alive=65,  # longer than the usual 60 s of a load balancer in front
                 timeout_graceful_shutdown=5,
+                ssl_context_factory=None if tls is None else lambda *_: tls,
             )
         )
         self.exit_code = 0
@@ -106,6 +118,8 @@ class ApplianceServer(uvicorn.Server):
         self._load = load
         self._timing = timing
         self._say = say
+        self._beside = beside
+        self._background: list[asyncio.Task[None]] = []
         self._engine: DrainableEngine | None = None
         self._num_failed_probes = 0
         self._is_ending = False
@@ -126,6 +140,8 @@ class ApplianceServer(uvicorn.Server):
         self._ports = {listener.getsockname()[1] for listener in sockets or ()}
         self._loop = asyncio.get_running_loop()
         self._loading = self._spawn(self._become_ready())
+        if self._beside is not None:
+            self._background = [self._spawn(work()) for work in self._beside.background]
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         """Begin the drain; called by the signal handler in the main thread, between byte codes."""

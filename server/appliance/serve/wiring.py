@@ -6,6 +6,7 @@ import gc
 import logging
 import sys
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING
 
 from appliance import __version__
@@ -18,10 +19,21 @@ from appliance.metrics import Metrics
 from appliance.models.hashing import FileHasher
 from appliance.models.host import Hosted, ModelHost, Surroundings, open_models
 from appliance.models.machine import ThisMachine
+from appliance.serve.access import Access, open_access
 from appliance.serve.app import create_app
-from appliance.serve.lifecycle import Answering, ApplianceServer, Timing, in_daemon_thread, listen
+from appliance.serve.lifecycle import (
+    Answering,
+    ApplianceServer,
+    Beside,
+    Timing,
+    in_daemon_thread,
+    listen,
+)
+from appliance.serve.metrics_port import serve_metrics
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Coroutine
+
     from appliance.console.ink import Ink
     from appliance.models.options import Configuration
     from appliance.settings import Settings
@@ -41,9 +53,13 @@ def serve(configuration: Configuration, ink: Ink) -> int:
         models = open_models(configuration.models, hasher)
     logger.debug("models opened", extra={"models": [model.name for model in models]})
     with listen(settings.host, settings.port) as listener:
+        access = open_access(settings)
         screen = Screen(terminal, ink, port=listener.getsockname()[1])
-        server = build_server(settings, models, hasher, screen)
-        server.run(sockets=[listener])
+        server = build_server(settings, models, hasher, screen, access)
+        try:
+            server.run(sockets=[listener])
+        finally:
+            access.close()
     return server.exit_code
 
 
@@ -57,7 +73,7 @@ class Screen:
 
 
 def build_server(
-    settings: Settings, models: list[Hosted], hasher: FileHasher, screen: Screen
+    settings: Settings, models: list[Hosted], hasher: FileHasher, screen: Screen, access: Access
 ) -> ApplianceServer:
     metrics = Metrics()
     surroundings = Surroundings(
@@ -76,7 +92,11 @@ def build_server(
         allowed_hosts=settings.allowed_hosts,
         generation=settings.generation,
         ping_interval_s=settings.ping_interval_s or None,
+        gate=access.gate,
+        cors_origins=settings.cors_origins,
     )
+    if access.audit is not None:
+        metrics.watch_audit(access.audit)
 
     async def load() -> Answering:
         with screen.terminal.loading(", ".join(model.name for model in models)):
@@ -90,7 +110,17 @@ def build_server(
         return Answering(engine=host, probe=host.probe, then=host.stay)
 
     timing = Timing(delay_s=settings.drain_delay_s, timeout_s=settings.drain_timeout_s)
-    return ApplianceServer(create_app(state), state, load, timing, screen.terminal.write)
+    beside = run_beside(settings, access, metrics)
+    return ApplianceServer(create_app(state), state, load, timing, screen.terminal.write, beside)
+
+
+def run_beside(settings: Settings, access: Access, metrics: Metrics) -> Beside:
+    """Return what goes on beside the answers."""
+    background: list[Callable[[], Coroutine[None, None, None]]] = [access.watch]
+    if settings.metrics_port is not None:
+        listener = listen(settings.host, settings.metrics_port)
+        background.append(partial(serve_metrics, metrics, listener))
+    return Beside(tls=access.tls, background=background)
 
 
 def ready_fields(host: ModelHost) -> dict[str, object]:

@@ -11,7 +11,9 @@ import uuid
 from typing import TYPE_CHECKING
 
 from appliance import logs
+from appliance.api.http.cors import origin_headers, preflight
 from appliance.api.http.errors import CLIENT_CLOSED_REQUEST
+from appliance.api.http.gate import limit_headers
 from appliance.api.http.request import ClientDisconnect, Headers
 from appliance.api.http.router import Router
 from appliance.api.http.state import ApplianceState
@@ -33,6 +35,8 @@ class Answer:
     def __init__(self, send: Send, request_id: str, state: ApplianceState) -> None:
         self.request_id = request_id
         self.status: int | None = None
+        self.scope: Scope = {}  # of the request, once there is one
+        self.further: list[tuple[bytes, bytes]] = []  # headers for pages of other origins
         self._send = send
         self._state = state
 
@@ -42,6 +46,9 @@ class Answer:
             headers = message["headers"]
             headers.append((b"x-request-id", self.request_id.encode()))
             headers.append((b"x-content-type-options", b"nosniff"))
+            headers += self.further
+            if (visit := self.scope.get("visit")) is not None:
+                headers += limit_headers(visit)
             # A connection that is kept would bring the client's next request here, past any load
             # balancer, until one of them is refused.
             if self._state.status == "draining" and (b"connection", b"close") not in headers:
@@ -84,21 +91,25 @@ class Edge:
         # A scope of its own: the server leaves out the body of an answer to HEAD by its own.
         method = "GET" if scope["method"] == "HEAD" else scope["method"]
         scope = {**scope, "method": method, "request_id": answer.request_id}
+        answer.scope = scope
         token = logs.request_id.set(answer.request_id)
         started_at = time.perf_counter()
         try:
-            await self._serve(scope, work.receive, answer, headers.getlist("host"))
+            await self._serve(scope, work.receive, answer, headers)
         finally:
             work.end()
             self._account(scope, answer, time.perf_counter() - started_at)
             logs.request_id.reset(token)
 
     async def _serve(
-        self, scope: Scope, receive: Receive, answer: Answer, hosts: list[str]
+        self, scope: Scope, receive: Receive, answer: Answer, headers: Headers
     ) -> None:
+        origins = self.state.cors_origins
         try:
-            self._check_host(hosts)
-            await self.router(scope, receive, answer.send)
+            self._check_host(headers.getlist("host"))
+            answer.further = origin_headers(headers, origins) if origins else []
+            serve = preflight(scope["method"], headers, origins) or self.router
+            await serve(scope, receive, answer.send)
         except ClientDisconnect:
             pass  # it left while it sent its body
         except HostNotAllowed as error:

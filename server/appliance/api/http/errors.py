@@ -10,11 +10,22 @@ from typing import TYPE_CHECKING, Annotated
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from appliance.errors import InvalidRequest, PayloadTooLarge, RequestError, ServiceError
+from appliance.errors import (
+    InvalidRequest,
+    PayloadTooLarge,
+    QuotaExceeded,
+    RateLimited,
+    RequestError,
+    ServiceError,
+    Unauthorized,
+)
 
 if TYPE_CHECKING:
     from pydantic_core import ErrorDetails
 
+# A browser asks its user for Basic: any name, the key as password. Then our pages work.
+REALM = "llama-appliance"
+CHALLENGE = f'Bearer realm="{REALM}", Basic realm="{REALM}", charset="UTF-8"'
 CLIENT_CLOSED_REQUEST = 499  # nginx's number for an answer that nobody was there to read
 
 MAX_PROBLEMS = 10
@@ -96,6 +107,12 @@ def _translate(quoted: re.Match[str], words: Mapping[str, str]) -> str:
 def _headers(error: RequestError | ServiceError) -> dict[str, str]:
     if isinstance(error, ServiceError) and error.retry_after_s is not None:
         return {"Retry-After": str(error.retry_after_s)}
+    if isinstance(error, RateLimited):
+        return {"Retry-After": str(error.retry_after_s)}
+    if isinstance(error, QuotaExceeded):  # OpenAI's clients try again only where that may help
+        return {"Retry-After": str(error.retry_after_s), "X-Should-Retry": "false"}
+    if isinstance(error, Unauthorized):
+        return {"WWW-Authenticate": CHALLENGE}
     if isinstance(error, PayloadTooLarge):
         return {"Connection": "close"}  # the rest of the body is not read
     return {}

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterable
-from hashlib import sha256
 from typing import TYPE_CHECKING, TypedDict, cast
 
-from appliance.completion import Served
+from appliance.completion import Account, Served
 
 if TYPE_CHECKING:
     from appliance.api.http.asgi import Receive, Scope
+    from appliance.api.http.gate import Visit
     from appliance.api.http.router import Router
     from appliance.api.http.state import ApplianceState
     from appliance.api.http.table import Handler
@@ -45,6 +45,9 @@ class Asking(TypedDict):
 
     request_id: str
     cache_salt: bytes
+    owner: str
+    priority: int
+    account: Account | None
 
 
 class Request:
@@ -66,18 +69,26 @@ class Request:
         return cast("str", self.scope["request_id"])
 
     @property
-    def cache_salt(self) -> bytes:
-        """Requests with the same key, or without one, share computed prompts; a stranger cannot
-        time them."""
-        return sha256(self.headers.get("authorization").encode()).digest()
+    def visit(self) -> Visit:
+        """Who asks, and the account of the answers."""
+        return cast("Visit", self.scope["visit"])
 
     async def find(self, model: str | None) -> Served:
         """Return the model of that name, or the first one; raises what `Models.find` does."""
-        return await self.appliance.models.find(model)
+        served = await self.appliance.models.find(model, self.visit.principal)
+        self.visit.identity = served.identity
+        return served
 
     def asking(self) -> Asking:
         """Return who asks, as every CompletionRequest of this request says it."""
-        return {"request_id": self.request_id, "cache_salt": self.cache_salt}
+        principal = self.visit.principal
+        return {
+            "request_id": self.request_id,
+            "cache_salt": principal.cache_salt,
+            "owner": principal.owner,
+            "priority": principal.priority,
+            "account": self.visit.account,
+        }
 
     async def describe(self) -> str:
         """The description of all that this server answers, as JSON."""

@@ -13,10 +13,10 @@ from appliance.api.http.body import read_json
 from appliance.api.http.disconnect import run_while_connected
 from appliance.api.http.face import NO_WORDS, Face
 from appliance.api.http.query import read_query
-from appliance.api.http.request import Request
+from appliance.api.http.request import Headers, Request
 from appliance.api.http.route import Route, validate
 from appliance.api.http.state import ApplianceState
-from appliance.api.http.table import Handler, Missing, RouteTable
+from appliance.api.http.table import Found, Handler, Missing, RouteTable
 from appliance.api.http.upload import read_form
 from appliance.api.schema.prompts import check_num_ids
 from appliance.errors import (
@@ -55,17 +55,36 @@ class Router:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """What is raised on purpose is answered here, in the face's words; the rest goes on."""
         found = self._table.find(scope["method"], scope["path"])
+        gate = self.state.gate
         if isinstance(found, Missing):
-            scope["face"] = found.face
+            route, scope["face"] = None, found.face
+        else:
+            scope["app"], scope["handler"], scope["face"] = self, found.handler, found.handler.face
+            route = found.handler.route
+        record = gate.record(scope, receive, send, route)
+        if record is not None:
+            receive, send = record.receive, record.send
+        try:
+            await gate.enter(scope, Headers(scope["headers"]), route)
+        except ApplianceError as error:
+            await self.fail(error, scope, receive, send)
+        else:
+            await self._serve(found, scope, receive, send)
+        finally:
+            gate.leave(scope, record)
+
+    async def _serve(
+        self, found: Found | Missing, scope: Scope, receive: Receive, send: Send
+    ) -> None:
+        """Answers one who was let in."""
+        if isinstance(found, Missing):
             await self._refuse(found.allowed, scope, receive, send)
             return
         handler = found.handler
-        scope["app"], scope["handler"], scope["face"] = self, handler, handler.face
         request = Request(scope, receive, self.state, handler)
         arguments: Arguments = {**found.parameters, "request": request}
         try:
             try:
-                scope["principal"] = await self.state.identify(handler.route, request.headers)
                 await self._read(handler.route, request, arguments)
             except ApplianceError as error:
                 await self.fail(error, scope, receive, send)

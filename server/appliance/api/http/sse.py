@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Protocol, cast
 
+from appliance.api.http.gate import DIRECT_BODY, DirectBody
 from appliance.api.http.response import Response
 from appliance.completion import CompletionRequest, Completions, Delta, Stream
 from appliance.errors import ServiceError
@@ -24,21 +25,10 @@ logger = logging.getLogger(__name__)
 DONE = b"data: [DONE]\n\n"
 PING = b": ping\n\n"  # a comment, which clients skip
 MANY_WAITING = 16  # deltas: as many mean that the client is slower than the model
-DIRECT_BODY = "appliance.direct_body"  # among a scope's extensions; serve/http1.py puts it there
 MOST_AT_ONCE = 256  # deltas in one piece: a long answer that waited holds up no other
 NumberedDelta = tuple[int, Delta]  # the number is that of its stream
 
 HEADERS = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
-
-
-class DirectBody(Protocol):
-    """Writes a body without a task in between, as long as that does not have to wait."""
-
-    @property
-    def is_open(self) -> bool:
-        """Whether a piece can be written now: the head is out, and the client reads."""
-
-    def write(self, piece: bytes) -> None: ...
 
 
 class Renderer(Protocol):

@@ -3,23 +3,15 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
+from appliance.api.http.gate import Gate
 from appliance.completion import Models
 from appliance.metrics import Metrics
 
-if TYPE_CHECKING:
-    from appliance.api.http.request import Headers
-    from appliance.api.http.route import Route
-
 Status = Literal["loading", "ready", "draining", "failed"]
-
-
-async def identify_nobody(route: Route, headers: Headers) -> object:
-    """Everyone is anonymous."""
-    return None
 
 
 @dataclass(slots=True, kw_only=True)
@@ -37,8 +29,8 @@ class ApplianceState:
     reason: str = "The model is being loaded."
     num_open_responses: int = 0  # to requests whose body has been read; kept by the Edge
     is_stalled: Callable[[], bool] = lambda: False
-    # Who asks, or an error in place of the answer; the result is scope["principal"].
-    identify: Callable[[Route, Headers], Awaitable[object]] = identify_nobody
+    gate: Gate = field(default_factory=Gate)
+    cors_origins: tuple[str, ...] = ()
     created_at: int = field(default_factory=lambda: int(time.time()))
 
     def become_ready(self) -> None:

@@ -72,7 +72,13 @@ async def create_embeddings(body: EmbeddingsRequest, request: Request) -> Respon
     served = await request.find(body.model)
     inputs = split_prompts(body.input)
     served.check_num_choices(len(inputs))
-    embeddings = await served.embedder.embed(tuple(inputs))
+    principal = request.visit.principal
+    embeddings = await served.embedder.embed(
+        tuple(inputs),
+        owner=principal.owner,
+        priority=principal.priority,
+        account=request.visit.account,
+    )
     write = _as_base64 if body.encoding_format == "base64" else list
     answer = {
         "object": "list",

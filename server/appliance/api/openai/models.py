@@ -47,7 +47,7 @@ class ModelList(BaseModel):
 async def list_models(request: Request) -> Response:
     """The models of this server, loaded or not."""
     state = request.appliance
-    models = [_model(state, listed) for listed in listed_models(state)]
+    models = [_model(state, listed) for listed in listed_models(request)]
     return JsonResponse({"object": "list", "data": models})
 
 
@@ -65,7 +65,7 @@ LIST_MODELS = Route(
 
 async def get_model(model: str, request: Request) -> Response:
     """404 unless the server has it."""
-    found = listed_models(request.appliance)
+    found = listed_models(request)
     for listed in found:
         if listed.name == model:
             return JsonResponse(_model(request.appliance, listed))
@@ -84,9 +84,10 @@ MODEL = Route(
 )
 
 
-def listed_models(state: ApplianceState) -> Sequence[ListedModel]:
-    """The models, once one of them answers: a client that asks early tries again."""
-    found = state.models.listed()
+def listed_models(request: Request) -> Sequence[ListedModel]:
+    """What the caller may use, once a model answers: a client that asks early tries again."""
+    state = request.appliance
+    found = state.models.listed(request.visit.principal)
     if state.status == "loading" and not any(listed.served for listed in found):
         raise NotReady(f"{state.reason} GET /health tells when the server is ready.")
     return found

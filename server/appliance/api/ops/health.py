@@ -145,7 +145,7 @@ LIVENESS = Route(
 async def get_version(request: Request) -> Response:
     """Enough to find out whether two servers are the same."""
     state = request.appliance
-    models = [_model_version(listed) for listed in state.models.listed()]
+    models = [_model_version(listed) for listed in state.models.listed(request.visit.principal)]
     first = models[0] if models and models[0]["fingerprint"] is not None else NO_MODEL
     version: dict[str, object] = {
         "name": "llama-appliance",

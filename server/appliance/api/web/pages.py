@@ -96,7 +96,7 @@ async def get_chat_page(request: Request) -> Response:
 async def get_description(request: Request) -> Response:
     """Return the API's description, with examples for the first model."""
     description = await request.describe()
-    for listed in request.appliance.models.listed()[:1]:
+    for listed in request.appliance.models.listed(request.visit.principal)[:1]:
         description = description.replace(json.dumps(MODEL), json.dumps(listed.name))
     return Response(description, media_type=JSON)
 

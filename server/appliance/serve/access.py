@@ -1,0 +1,117 @@
+"""Builds what the settings say of access: who is let in, the audit log, TLS and metrics apart."""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from appliance import __version__
+from appliance.api.http.gate import Gate
+from appliance.errors import AccessError, SettingsError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from appliance.access.audit_log import AuditLog
+    from appliance.access.authenticator import Authenticator
+    from appliance.access.policy import AccessControl
+    from appliance.settings import Settings
+
+WATCH_INTERVAL_S = 1.0
+
+
+@dataclass(slots=True, kw_only=True)
+class Access:
+    """All of it, and what has to be done while the process runs and at its end."""
+
+    control: AccessControl | None = None
+    audit: AuditLog | None = None
+    tls: ssl.SSLContext | None = None
+    refreshes: list[Callable[[], None]] = field(default_factory=list)
+
+    @property
+    def gate(self) -> Gate:
+        return Gate(self.control, self.audit)
+
+    async def watch(self) -> None:
+        """Read files that changed, and end answers to those who lost their access."""
+        while self.refreshes:
+            await asyncio.sleep(WATCH_INTERVAL_S)
+            await asyncio.to_thread(self.refresh)
+            if self.control is not None:
+                self.control.end_revoked()
+
+    def refresh(self) -> None:
+        for refresh in self.refreshes:
+            refresh()
+
+    def close(self) -> None:
+        if self.audit is not None:
+            self.audit.close()
+
+
+def open_access(settings: Settings) -> Access:
+    """Raises what is wrong with a file: nothing is served without it."""
+    access = Access()
+    if settings.tls_key is not None and settings.tls_certificate is None:
+        raise SettingsError("--tls-key needs --tls-certificate. Give both, or neither.")
+    if settings.tls_certificate is not None:
+        _open_tls(access, settings.tls_certificate, settings.tls_key)
+    authenticators = _open_authenticators(settings)
+    if authenticators:
+        from appliance.access.policy import AccessControl
+
+        access.control = AccessControl(authenticators)
+        access.refreshes.append(access.control.refresh)
+    if settings.audit_log is not None:
+        from appliance.access.audit_log import AuditLog
+
+        access.audit = AuditLog(settings.audit_log, version=__version__)
+    return access
+
+
+def _open_authenticators(settings: Settings) -> list[Authenticator]:
+    found: list[Authenticator] = []
+    if settings.keys is not None:
+        from appliance.access.authenticator import KeyRing
+
+        found.append(KeyRing(settings.keys))
+    if settings.jwt is not None:
+        try:
+            from appliance.access.jwt_tokens import JwtBearers
+        except ImportError:
+            raise SettingsError(
+                "--jwt needs the package pyjwt: pip install 'llama-appliance[jwt]'"
+            ) from None
+        found.append(JwtBearers(settings.jwt))
+    if settings.token_review is not None:
+        from appliance.access.token_review import ClusterTokens
+
+        found.append(ClusterTokens(settings.token_review))
+    return found
+
+
+def _open_tls(access: Access, certificate: Path, key: Path | None) -> None:
+    from appliance.access.watched_file import WatchedFile
+
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+
+    def load() -> None:
+        """Into a context for trial first: half a new pair would spoil the one that serves."""
+        for each in (ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER), context):
+            try:
+                each.load_cert_chain(certificate, key)
+            except (OSError, ValueError) as error:
+                why = getattr(error, "reason", None) or getattr(error, "strerror", None)
+                raise AccessError(
+                    f"--tls-certificate {certificate} cannot be used: {why or 'unreadable'}. It"
+                    " must be a certificate chain in PEM, and --tls-key its private key."
+                ) from None
+
+    files = [WatchedFile(each, load) for each in (certificate, key) if each is not None]
+    load()
+    access.tls = context
+    access.refreshes += [file.refresh for file in files]
