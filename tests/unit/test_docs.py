@@ -6,12 +6,14 @@ import ast
 import functools
 import json
 import re
+import shlex
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from appliance import errors
+from appliance.access import jwt_tokens, token_review
 from appliance.api.http.errors import CODES
 from appliance.api.native.generate import GenerateRequest
 from appliance.api.native.tokens import DetokenizeRequest, TokenizeRequest
@@ -21,6 +23,7 @@ from appliance.api.openai.embeddings import EmbeddingsRequest
 from appliance.api.openai.shared import OpenAIRequest
 from appliance.api.schema.fields import RequestModel, SamplingModel
 from appliance.cli.client_flags import CLIENT_PREFIX, KNOWN_VARIABLES
+from appliance.cli.main import main as run_appliance
 from appliance.metrics import Metrics
 from appliance.models.options import ALIASES, KNOWN, load_configuration
 from appliance.settings import PREFIX, variable_name
@@ -274,6 +277,25 @@ def test_the_models_of_the_guide_are_read_as_it_says(tmp_path: Path) -> None:
     specs = command.removeprefix("--model ").split(" --model ")
     _, small = load_configuration({}, models=specs).models
     assert (small.model_name, small.quantization) == ("small", "int8")
+
+
+def test_the_files_of_the_access_guide_are_read(tmp_path: Path) -> None:
+    guide = PAGES["docs/guides/access.md"]
+    blocks = re.findall(r"^```json\n(.*?)^```", guide, re.MULTILINE | re.DOTALL)
+    for block, read in zip(blocks, [jwt_tokens.read_rules, token_review.read_rules], strict=True):
+        file = tmp_path / "rules.json"
+        file.write_text(block)
+        assert read(file)
+
+
+def test_the_key_commands_of_the_access_guide_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    lines = re.findall(r"^\$ appliance (key .*)$", PAGES["docs/guides/access.md"], re.MULTILINE)
+    assert len(lines) >= 4
+    for line in lines:
+        assert run_appliance(shlex.split(line), {}) == 0, capsys.readouterr().err
 
 
 def logged_events() -> set[str]:
