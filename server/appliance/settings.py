@@ -71,21 +71,21 @@ class Settings:
     )
     jwt: Path | None = setting(
         None,
-        "file that says which JSON Web Tokens let callers in (JSON)",
+        "JSON file with the JSON Web Tokens to accept; with it, requests need one or a key",
     )
     token_review: Path | None = setting(
-        None, "file that says which callers of a Kubernetes cluster are let in (JSON)"
+        None, "JSON file with the callers of a Kubernetes cluster to accept"
     )
     audit_log: Path | None = setting(
-        None, "directory for a chained record of who asked, without texts"
+        None, "directory of the audit log: who asked what, without texts"
     )
-    tls_certificate: Path | None = setting(None, "certificate chain (PEM); with it, HTTPS alone")
+    tls_certificate: Path | None = setting(None, "certificate chain (PEM); with it, HTTPS only")
     tls_key: Path | None = setting(None, "private key of the certificate (PEM)")
     cors_origins: tuple[str, ...] = setting(
-        (), "origins whose pages may call from a browser, comma-separated: https://app.example"
+        (), "origins whose pages may call from a browser, comma-separated, as https://app.example"
     )
     metrics_port: int | None = setting(
-        None, "a port for /metrics alone, without a key", low=1, high=65535
+        None, "port that serves only /metrics, without a key", low=1, high=65535
     )
     max_body_bytes: int = setting(2_000_000, "maximum size of a request body", low=1024, high=10**9)
     cache_dir: Path | None = setting(

@@ -30,8 +30,11 @@ def add_parser(commands: Commands) -> None:
         "\nhash of the one before, so that an alteration shows.",
         examples=examples(
             ("appliance audit verify audit", "check the whole chain"),
-            ("appliance audit verify audit --head 3fb2c81e90a4d", "and that its end is there"),
-            ("appliance audit tail audit", "the last answers"),
+            (
+                "appliance audit verify audit --head 3fb2c81e90a4d",
+                "check also that its end was not cut off",
+            ),
+            ("appliance audit tail audit", "show the last answers"),
         ),
     )
     parts = add_parts(parser)
@@ -40,14 +43,16 @@ def add_parser(commands: Commands) -> None:
     )
     tail = add_part(parts, "tail", run_tail, summary="show the last entries")
     for part in (verify, tail):
-        part.add_argument("directory", type=Path, metavar="DIR", help="of --audit-log")
+        part.add_argument("directory", type=Path, metavar="DIR", help="directory of --audit-log")
     verify.add_argument(
         "--head",
         metavar="HASH",
-        help="a hash kept elsewhere, its beginning, or the number in appliance_audit_head; "
-        "only that shows an end that was cut off",
+        help="a hash kept elsewhere, its beginning, or the number in appliance_audit_head; without"
+        " it a cut end goes unnoticed",
     )
-    tail.add_argument("--lines", type=int, default=10, metavar="N", help="how many; default 10")
+    tail.add_argument(
+        "--lines", type=int, default=10, metavar="N", help="number of entries; default 10"
+    )
 
 
 def run(arguments: argparse.Namespace, environ: Mapping[str, str]) -> int:
@@ -70,7 +75,7 @@ def run_verify(arguments: argparse.Namespace, _: Mapping[str, str]) -> int:
     if first > 1:
         print(f"It begins with entry {first}: older files were removed.")
     if head is None:
-        print("Keep that hash elsewhere: with --head HASH an end that was cut off shows, too.")
+        print("Keep that hash elsewhere: --head HASH finds an end that was cut off.")
     return 0
 
 

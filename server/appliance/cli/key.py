@@ -23,10 +23,10 @@ if TYPE_CHECKING:
 MAX_DAYS = 365_000
 DAYS = {"d": 1, "w": 7, "y": 365}
 LIMITS = {
-    "requests_per_minute": "requests a minute",
-    "tokens_per_minute": "tokens a minute, of prompts and answers",
-    "concurrent": "answers at the same time",
-    "priority": "from -100 to 100; requests of higher priority go first; default 0",
+    "requests_per_minute": "maximum number of requests in a minute",
+    "tokens_per_minute": "maximum number of tokens in a minute, of prompts and answers",
+    "concurrent": "maximum number of requests in progress",
+    "priority": "from -100 to 100, higher goes first; default 0",
 }
 
 
@@ -38,23 +38,33 @@ def add_parser(commands: Commands) -> None:
         description="Make, list and revoke the keys in the file of `appliance serve --keys FILE`."
         "\nA running server reads the file again within a second.",
         examples=examples(
-            ("appliance key new ada --keys keys.json", "a key for everything, without limits"),
-            ("appliance key new ci --keys keys.json --expires 90d --concurrent 4", "with bounds"),
-            ("appliance key revoke ci --keys keys.json", "end its access, running answers too"),
+            ("appliance key new ada --keys keys.json", "make a key without limits, for all models"),
+            (
+                "appliance key new ci --keys keys.json --expires 90d --concurrent 4",
+                "make a key with an end and a limit",
+            ),
+            (
+                "appliance key revoke ci --keys keys.json",
+                "revoke a key, and end its running answers",
+            ),
         ),
     )
     parts = add_parts(parser)
-    new = add_part(parts, "new", run_new, summary="make a key and print it, this once")
-    new.add_argument("name", metavar="NAME", help="who will use it")
-    new.add_argument("--expires", metavar="WHEN", help="a day such as 2027-01-31, or 90d, 12w, 1y")
-    new.add_argument("--models", metavar="NAMES", help="only these models, comma-separated")
+    new = add_part(parts, "new", run_new, summary="make a key and print it once")
+    new.add_argument("name", metavar="NAME", help="name of the user of the key")
+    new.add_argument(
+        "--expires", metavar="WHEN", help="when it ends: a day such as 2027-01-31, or 90d, 12w, 1y"
+    )
+    new.add_argument(
+        "--models", metavar="NAMES", help="models that it may use, comma-separated; default: all"
+    )
     for name, help_text in LIMITS.items():
         new.add_argument(f"--{name.replace('_', '-')}", type=int, metavar="N", help=help_text)
     listing = add_part(
-        parts, "list", run_list, summary="show the keys, without the keys themselves"
+        parts, "list", run_list, summary="list the names, limits and ends of the keys"
     )
-    revoke = add_part(parts, "revoke", run_revoke, summary="end the access of a key")
-    revoke.add_argument("name", metavar="NAME", help="whose")
+    revoke = add_part(parts, "revoke", run_revoke, summary="revoke a key")
+    revoke.add_argument("name", metavar="NAME", help="name of the user of the key")
     for part in (new, listing, revoke):
         part.add_argument("--keys", type=Path, required=True, metavar="FILE", help="file of keys")
 
@@ -126,7 +136,7 @@ def grant(arguments: argparse.Namespace) -> Grant:
 
 
 def when(text: str | None, now: datetime) -> datetime | None:
-    """The time that `--expires` names: a day in UTC, its beginning, or so many days from now."""
+    """Return the time that `--expires` names: the beginning of a day in UTC, or days from now."""
     from datetime import UTC, datetime, timedelta
 
     if text is None:

@@ -48,7 +48,7 @@ EXIT_INTERRUPTED = 130  # 128 + SIGINT, as shells report it
 
 
 def missing_library(command: str, error: ModuleNotFoundError, package: str) -> str:
-    """Says what to install; raises the error anew when the missing module is one of ours."""
+    """Return what to install; raise the error again if the missing module is ours."""
     if error.name is None or error.name.startswith("appliance"):
         raise error
     return (

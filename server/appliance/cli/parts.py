@@ -1,4 +1,4 @@
-"""The parts of a command: adds the parser of each one, and runs the chosen one."""
+"""Adds the parsers of a command's parts and runs the chosen part."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 def add_parts(parser: ArgumentParser) -> Commands:
-    """Adds the list of parts; a command line must name one of them."""
+    """Add the list of parts; a command line must name one of them."""
     return parser.add_subparsers(dest="part", metavar="WHAT", title="commands", required=True)
 
 
@@ -29,7 +29,7 @@ def add_part(
     description: str | None = None,
     examples: str | None = None,
 ) -> ArgumentParser:
-    """Adds a part that `act` runs."""
+    """Add a part that `act` runs."""
     parser = parts.add_parser(
         name,
         help=summary,
