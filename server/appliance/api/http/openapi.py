@@ -6,6 +6,7 @@ of the faces together.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from inspect import Parameter, Signature
 from typing import Annotated, Any
@@ -14,6 +15,7 @@ from fastapi import Body, FastAPI, Query, Response
 from fastapi.responses import JSONResponse
 from fastapi.routing import APIRoute
 from fastapi.telemetry import TelemetryConfig
+from pydantic.warnings import UnsupportedFieldAttributeWarning
 
 import appliance
 from appliance.api.http.face import Face
@@ -51,7 +53,9 @@ def describe(faces: Sequence[Face]) -> dict[str, Any]:
     )
     for route in (route for face in faces for route in face.routes if route.is_described):
         add(app, route)
-    return app.openapi()
+    with warnings.catch_warnings():  # FastAPI 0.165 silences it for models that are built early
+        warnings.simplefilter("ignore", UnsupportedFieldAttributeWarning)
+        return app.openapi()
 
 
 def operation_id(route: APIRoute) -> str:

@@ -7,8 +7,6 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from pydantic import TypeAdapter
-
 from appliance.api.http.body import read_json
 from appliance.api.http.disconnect import run_while_connected
 from appliance.api.http.face import NO_WORDS, Face
@@ -47,7 +45,7 @@ class Router:
         """The API's description as JSON, made when it is first asked for."""
         if self._description is None:
             for model in [model for face in self.faces for r in face.routes for model in r.models]:
-                TypeAdapter(model)  # here, where requests are validated: pydantic builds it once
+                model.model_rebuild()  # in this thread, where requests are validated
                 await asyncio.sleep(0)
             self._description = await asyncio.to_thread(_describe, self.faces)
         return self._description

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, Field
+from pydantic import Field
 
 from appliance.api.http.answer import answer
 from appliance.api.http.request import Request
@@ -13,6 +13,7 @@ from appliance.api.http.response import Response, json_bytes
 from appliance.api.http.route import ERRORS, Route
 from appliance.api.http.sse import DONE
 from appliance.api.schema import examples
+from appliance.api.schema.answer import AnswerModel
 from appliance.api.schema.fields import MAX_COUNT, ModelName, SamplingModel
 from appliance.api.schema.neutral import OF_TEXT
 from appliance.api.schema.repeat import AnswerTokenIds, PromptTokenIds, Seed, ids_member
@@ -57,7 +58,7 @@ class GenerateRequest(SamplingModel):
     ] = False
 
 
-class GenerateResponse(BaseModel):
+class GenerateResponse(AnswerModel):
     """The answer and what made it."""
 
     generated_text: Annotated[

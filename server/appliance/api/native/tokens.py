@@ -5,12 +5,13 @@ from __future__ import annotations
 import asyncio
 from typing import Annotated, Self
 
-from pydantic import BaseModel, Field, model_validator
+from pydantic import Field, model_validator
 
 from appliance.api.http.request import Request
 from appliance.api.http.response import JsonResponse, Response
 from appliance.api.http.route import MODEL_ERRORS, Route
 from appliance.api.schema import examples
+from appliance.api.schema.answer import AnswerModel
 from appliance.api.schema.fields import MAX_COUNT, ModelName, RequestModel
 from appliance.api.schema.messages import MAX_MESSAGES, Message, template_messages
 from appliance.completion import ChatPrompt, given
@@ -40,7 +41,7 @@ class TokenizeRequest(RequestModel):
         return self
 
 
-class TokenizeResponse(BaseModel):
+class TokenizeResponse(AnswerModel):
     """The tokens of a text."""
 
     count: Annotated[int, Field(description="How many they are.")]
@@ -55,7 +56,7 @@ class DetokenizeRequest(RequestModel):
     tokens: Annotated[list[TokenId], Field(fail_fast=True, description="Their ids.")]
 
 
-class DetokenizeResponse(BaseModel):
+class DetokenizeResponse(AnswerModel):
     """Their text."""
 
     prompt: Annotated[str, Field(description="Special tokens are written out.")]

@@ -4,21 +4,22 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, Field
+from pydantic import Field
 
 from appliance.api.openai.logprobs import ChatLogprobs
+from appliance.api.schema.answer import AnswerModel
 from appliance.api.schema.repeat import AnswerTokenIds, PromptTokenIds, Seed
 from appliance.api.schema.usage import OpenAIUsageObject
 
 
-class FunctionCall(BaseModel):
+class FunctionCall(AnswerModel):
     """The call itself."""
 
     name: Annotated[str, Field(description="One of the request's tools.")]
     arguments: Annotated[str, Field(description="A JSON object, as text.")]
 
 
-class ToolCallObject(BaseModel):
+class ToolCallObject(AnswerModel):
     """A tool call the model made."""
 
     id: Annotated[str, Field(description="Send it back as tool_call_id.")]
@@ -26,16 +27,16 @@ class ToolCallObject(BaseModel):
     function: FunctionCall
 
 
-class AnswerMessage(BaseModel):
+class AnswerMessage(AnswerModel):
     """The assistant's message."""
 
     role: Literal["assistant"]
     content: Annotated[str | None, Field(description="null when there are only tool calls.")]
     refusal: Annotated[None, Field(description="Always null.")]
-    tool_calls: list[ToolCallObject] = []
+    tool_calls: list[ToolCallObject] = []  # noqa: RUF012  pydantic copies it
 
 
-class ChatChoice(BaseModel):
+class ChatChoice(AnswerModel):
     """One of n answers."""
 
     index: Annotated[int, Field(description="0 to n - 1.")]
@@ -48,7 +49,7 @@ class ChatChoice(BaseModel):
     token_ids: AnswerTokenIds = None
 
 
-class ChatCompletion(BaseModel):
+class ChatCompletion(AnswerModel):
     """The answers to a conversation."""
 
     id: Annotated[str, Field(description="Names this answer.")]

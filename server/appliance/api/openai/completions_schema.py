@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, Field, model_validator
+from pydantic import Field, model_validator
 
 from appliance.api.openai.logprobs import TextLogprobs
 from appliance.api.openai.shared import MAX_TOP_LOGPROBS, OpenAIRequest
+from appliance.api.schema.answer import AnswerModel
 from appliance.api.schema.fields import MAX_COUNT
 from appliance.api.schema.neutral import OF_TEXT
 from appliance.api.schema.prompts import Prompts, split_prompts
@@ -60,7 +61,7 @@ class CompletionsRequest(OpenAIRequest):
         return self
 
 
-class TextChoice(BaseModel):
+class TextChoice(AnswerModel):
     """One answer to one prompt."""
 
     index: Annotated[int, Field(description="The prompt's number times n, plus the answer's.")]
@@ -73,7 +74,7 @@ class TextChoice(BaseModel):
     token_ids: AnswerTokenIds = None
 
 
-class TextCompletion(BaseModel):
+class TextCompletion(AnswerModel):
     """The answers to all prompts."""
 
     id: Annotated[str, Field(description="Names this answer.")]

@@ -7,12 +7,13 @@ import struct
 from collections.abc import Mapping, Sequence
 from typing import Annotated, ClassVar, Literal
 
-from pydantic import BaseModel, Field
+from pydantic import Field
 
 from appliance.api.http.request import Request
 from appliance.api.http.response import JsonResponse, Response
 from appliance.api.http.route import MODEL_ERRORS, Route
 from appliance.api.schema import examples
+from appliance.api.schema.answer import AnswerModel
 from appliance.api.schema.fields import ModelName, RequestModel
 from appliance.api.schema.neutral import Neutral
 from appliance.api.schema.prompts import Prompts, split_prompts
@@ -40,7 +41,7 @@ class EmbeddingsRequest(RequestModel):
     )
 
 
-class EmbeddingObject(BaseModel):
+class EmbeddingObject(AnswerModel):
     """The vector of one input."""
 
     object: Literal["embedding"]
@@ -50,14 +51,14 @@ class EmbeddingObject(BaseModel):
     ]
 
 
-class EmbeddingsUsage(BaseModel):
+class EmbeddingsUsage(AnswerModel):
     """Tokens of all inputs."""
 
     prompt_tokens: Annotated[int, Field(description="Tokens of all inputs.")]
     total_tokens: Annotated[int, Field(description="The same: nothing is written.")]
 
 
-class EmbeddingsResponse(BaseModel):
+class EmbeddingsResponse(AnswerModel):
     """A vector for each input."""
 
     object: Literal["list"]

@@ -7,8 +7,9 @@ import re
 from collections.abc import Sequence
 from typing import Annotated
 
-from pydantic import BaseModel, Field
+from pydantic import Field
 
+from appliance.api.schema.answer import AnswerModel
 from appliance.completion import TokenChoice
 
 # JSON has no minus infinity; this is what OpenAI's API says for a token that could not come.
@@ -21,7 +22,7 @@ MAX_SKIPPED_CHARS = 16
 CUT_CHARACTERS = re.compile("\ufffd+")
 
 
-class ChatTopLogprob(BaseModel):
+class ChatTopLogprob(AnswerModel):
     """One token that could have come."""
 
     token: Annotated[str, Field(description="The token as text.")]
@@ -35,14 +36,14 @@ class ChatTokenLogprob(ChatTopLogprob):
     top_logprobs: Annotated[list[ChatTopLogprob], Field(description="Likeliest first.")]
 
 
-class ChatLogprobs(BaseModel):
+class ChatLogprobs(AnswerModel):
     """Log-probabilities of a chat answer."""
 
     content: Annotated[list[ChatTokenLogprob] | None, Field(description="Token by token.")]
     refusal: Annotated[None, Field(description="Always null.")] = None
 
 
-class TextLogprobs(BaseModel):
+class TextLogprobs(AnswerModel):
     """Log-probabilities of a text completion: four lists of the same length."""
 
     tokens: Annotated[list[str], Field(description="Tokens as text.")]

@@ -5,19 +5,20 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, Field
+from pydantic import Field
 
 from appliance.api.http.request import Request
 from appliance.api.http.response import JsonResponse, Response
 from appliance.api.http.route import MODEL_ERRORS, Responses, Route
 from appliance.api.http.state import ApplianceState
+from appliance.api.schema.answer import AnswerModel
 from appliance.completion import ListedModel, model_not_found
 from appliance.errors import NotReady
 
 ERRORS: Responses = {status: MODEL_ERRORS[status] for status in (404, 503, "default")}
 
 
-class ModelObject(BaseModel):
+class ModelObject(AnswerModel):
     """A model this server serves."""
 
     id: Annotated[str, Field(description="The name that requests use.")]
@@ -37,7 +38,7 @@ class ModelObject(BaseModel):
     ]
 
 
-class ModelList(BaseModel):
+class ModelList(AnswerModel):
     """All models, the default one first."""
 
     object: Literal["list"]

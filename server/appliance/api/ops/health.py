@@ -4,18 +4,19 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, Field
+from pydantic import Field
 
 import appliance
 from appliance.api.http.request import Request
 from appliance.api.http.response import JsonResponse, Response
 from appliance.api.http.route import Responses, Route
 from appliance.api.http.state import ApplianceState
+from appliance.api.schema.answer import AnswerModel
 from appliance.completion import ListedModel, ModelStatus
 from appliance.metrics import CONTENT_TYPE
 
 
-class ModelHealth(BaseModel):
+class ModelHealth(AnswerModel):
     """One model of several."""
 
     model: Annotated[str, Field(description="Its name.")]
@@ -24,7 +25,7 @@ class ModelHealth(BaseModel):
     reason: Annotated[str, Field(description="Why it is not ready; else empty.")]
 
 
-class Ready(BaseModel):
+class Ready(AnswerModel):
     """The server answers requests."""
 
     status: Literal["ok"]
@@ -38,7 +39,7 @@ class Ready(BaseModel):
     hashes: Annotated[dict[str, str | None] | None, Field(description="Short hashes of its parts.")]
 
 
-class NotReadyYet(BaseModel):
+class NotReadyYet(AnswerModel):
     """The server does not answer requests."""
 
     status: Annotated[Literal["loading", "draining", "failed"], Field(description="Why in a word.")]
@@ -46,13 +47,13 @@ class NotReadyYet(BaseModel):
     models: Annotated[list[ModelHealth], Field(description="All models, the default one first.")]
 
 
-class Life(BaseModel):
+class Life(AnswerModel):
     """alive, or stalled: there is work and it does not go on."""
 
     status: Annotated[Literal["alive", "stalled"], Field(description="Which of the two.")]
 
 
-class ModelVersion(BaseModel):
+class ModelVersion(AnswerModel):
     """What one model is made of; null where it is not loaded."""
 
     model: Annotated[str, Field(description="Its name.")]
@@ -65,7 +66,7 @@ class ModelVersion(BaseModel):
     ]
 
 
-class Version(BaseModel):
+class Version(AnswerModel):
     """What runs here; hashes are full SHA-256 and null until the model is loaded."""
 
     name: Literal["llama-appliance"]

@@ -69,7 +69,11 @@ class RequestModel(BaseModel):
     neutral: ClassVar[Mapping[str, Neutral]] = {}
 
     model_config = ConfigDict(
-        extra="forbid", strict=True, frozen=True, json_schema_extra=put_required_first
+        extra="forbid",
+        strict=True,
+        frozen=True,
+        json_schema_extra=put_required_first,
+        defer_build=True,  # for the first request: see Route.body_adapter
     )
 
     @classmethod

@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Annotated
 
-from pydantic import BaseModel, Field
+from pydantic import Field
 
+from appliance.api.schema.answer import AnswerModel
 from appliance.completion import Usage
 
 
-class PromptTokensDetails(BaseModel):
+class PromptTokensDetails(AnswerModel):
     """What became of the prompt's tokens."""
 
     cached_tokens: Annotated[
@@ -18,7 +19,7 @@ class PromptTokensDetails(BaseModel):
     ]
 
 
-class UsageObject(BaseModel):
+class UsageObject(AnswerModel):
     """Tokens of one request."""
 
     prompt_tokens: Annotated[int, Field(description="Tokens of the prompt.")]
