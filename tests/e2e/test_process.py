@@ -108,7 +108,7 @@ def started(*arguments: str) -> Iterator[Running]:
     ) as process:
         try:
             for line in process.stderr or ():
-                if match := re.fullmatch(r"  (http://\S+)\n", line):
+                if match := re.fullmatch(r"  (https?://\S+)\n", line):
                     yield Running(process, match[1])
                     return
             pytest.fail("the server ended before it was ready")

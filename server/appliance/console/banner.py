@@ -45,11 +45,14 @@ class Running:
     models: tuple[RunningModel, ...]
     generation: str | None = None
     start_time_s: float | None = None
+    is_secure: bool = False
+    wants_key: bool = False
 
 
 def banner(running: Running, ink: Ink) -> str:
     """What is running, where, and what to do next. The address has a line of its own."""
-    url = url_of(running.host, running.port)
+    url = url_of(running.host, running.port, is_secure=running.is_secure)
+    key = " -H 'Authorization: Bearer KEY'" if running.wants_key else ""
     flag = "" if running.port == DEFAULT_PORT else f" --url {url}"
     lines = [
         "",
@@ -65,7 +68,7 @@ def banner(running: Running, ink: Ink) -> str:
         row(ink, "API", f"{url}/docs"),
         row(ink, "try", "paste this"),
         "",
-        f"curl {url}/generate -H 'Content-Type: application/json' \\",
+        f"curl {url}/generate -H 'Content-Type: application/json'{key} \\",
         """  -d '{"prompt": "Once upon a time", "max_new_tokens": 80}'""",
         "",
         row(ink, "stop", "Ctrl-C"),
@@ -74,10 +77,10 @@ def banner(running: Running, ink: Ink) -> str:
     return "\n".join(lines)
 
 
-def url_of(host: str, port: int) -> str:
+def url_of(host: str, port: int, *, is_secure: bool = False) -> str:
     """An address that works on this machine, also when the server listens on all its interfaces."""
     name = EVERY_INTERFACE.get(host, f"[{host}]" if ":" in host else host)
-    return f"http://{name}:{port}"
+    return f"http{'s' if is_secure else ''}://{name}:{port}"
 
 
 def model_rows(model: RunningModel, ink: Ink) -> Iterator[str]:

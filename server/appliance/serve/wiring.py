@@ -139,6 +139,8 @@ def running_facts(settings: Settings, host: ModelHost, port: int) -> Running:
         models=tuple(running_model(model) for model in host.models),
         generation=settings.generation,
         start_time_s=process_age_s(),
+        is_secure=settings.tls_certificate is not None,
+        wants_key=any((settings.keys, settings.jwt, settings.token_review)),
     )
 
 
