@@ -1,4 +1,4 @@
-"""Builds what the settings say of access: who is let in, the audit log, TLS and metrics apart."""
+"""Builds access control, the audit log and TLS from the settings."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ WATCH_INTERVAL_S = 1.0
 
 @dataclass(slots=True, kw_only=True)
 class Access:
-    """All of it, and what has to be done while the process runs and at its end."""
+    """What was built, and what to do with it while the process runs and at its end."""
 
     control: AccessControl | None = None
     audit: AuditLog | None = None
@@ -37,7 +37,7 @@ class Access:
         return Gate(self.control, self.audit)
 
     async def watch(self) -> None:
-        """Read files that changed, and end answers to those who lost their access."""
+        """Read changed files again, and end answers to callers who lost their access."""
         while self.refreshes:
             await asyncio.sleep(WATCH_INTERVAL_S)
             await asyncio.to_thread(self.refresh)
@@ -54,7 +54,7 @@ class Access:
 
 
 def open_access(settings: Settings) -> Access:
-    """Raises what is wrong with a file: nothing is served without it."""
+    """Build everything; raise if a file cannot be used, so that the server does not start."""
     access = Access()
     if settings.tls_key is not None and settings.tls_certificate is None:
         raise SettingsError("--tls-key needs --tls-certificate. Give both, or neither.")
@@ -100,7 +100,7 @@ def _open_tls(access: Access, certificate: Path, key: Path | None) -> None:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
 
     def load() -> None:
-        """Into a context for trial first: half a new pair would spoil the one that serves."""
+        """Load into a trial context first: half of a new pair would spoil the one in use."""
         for each in (ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER), context):
             try:
                 each.load_cert_chain(certificate, key)

@@ -17,5 +17,5 @@ FACES = (OPENAI, NATIVE, OPS, WEB_FACE)  # an unknown path gets the first one's 
 
 
 def create_app(state: ApplianceState, faces: Sequence[Face] = FACES) -> Edge:
-    """The application that serves `state`; it can answer /health before the model is loaded."""
+    """Return the application for `state`; it can answer /health before a model is loaded."""
     return Edge(Router(state, faces), state)

@@ -1,4 +1,4 @@
-"""Serves the metrics on a port of their own, which needs no key and can be kept from clients."""
+"""Serves the metrics on a separate port, without a key, which clients need not reach."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ TIMEOUT_S = 10.0
 
 
 async def serve_metrics(metrics: Metrics, listener: socket.socket) -> None:
-    """Answers GET /metrics, one request a connection, until it is cancelled."""
+    """Answer GET /metrics, one request a connection, until cancelled."""
 
     async def answer(reader: StreamReader, writer: StreamWriter) -> None:
         try:
