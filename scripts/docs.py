@@ -46,7 +46,7 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def stale_pages(directory: Path = PAGES) -> Iterator[tuple[Path, str]]:
-    """The pages that differ from what the code says, with their new text."""
+    """Yield the pages that differ from what the code says, with their new text."""
     for name, text in pages().items():
         path = directory / name
         if not path.exists() or path.read_text(encoding="utf-8") != text:
@@ -284,7 +284,7 @@ def subcommands(parser: argparse.ArgumentParser) -> dict[str, argparse.ArgumentP
 
 
 def describe(parser: argparse.ArgumentParser) -> str:
-    """A command, what it takes, its examples, and then the commands below it."""
+    """Describe a command, its arguments and examples, and then the commands below it."""
     rows = [row for action in parser._actions for row in argument_row(action)]  # noqa: SLF001
     parts = [f"### {parser.prog}", parser.description or ""]
     if parser.prog == "appliance serve":

@@ -40,7 +40,7 @@ def setting(
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
-    """How this process runs. `APPLIANCE_<FIELD>` sets a field; a flag of `serve` wins over it."""
+    """Settings of the process. `APPLIANCE_<FIELD>` sets a field; a flag of `serve` wins over it."""
 
     host: str = setting("127.0.0.1", "address to listen on; 0.0.0.0 for all interfaces")
     port: int = setting(8000, "port to listen on; 0 picks a free one", low=0, high=65535)

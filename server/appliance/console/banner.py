@@ -1,4 +1,4 @@
-"""What the terminal says once a server is ready."""
+"""Writes the banner that the terminal shows once a server is ready."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ class Running:
 
 
 def banner(running: Running, ink: Ink) -> str:
-    """What is running, where, and what to do next. The address has a line of its own."""
+    """Return what is running, where, and what to do next; the address has its own line."""
     url = url_of(running.host, running.port, is_secure=running.is_secure)
     key = " -H 'Authorization: Bearer KEY'" if running.wants_key else ""
     flag = "" if running.port == DEFAULT_PORT else f" --url {url}"
@@ -78,7 +78,7 @@ def banner(running: Running, ink: Ink) -> str:
 
 
 def url_of(host: str, port: int, *, is_secure: bool = False) -> str:
-    """An address that works on this machine, also when the server listens on all its interfaces."""
+    """Return an address for this machine, also if the server listens on all interfaces."""
     name = EVERY_INTERFACE.get(host, f"[{host}]" if ":" in host else host)
     return f"http{'s' if is_secure else ''}://{name}:{port}"
 
@@ -127,7 +127,7 @@ def row(ink: Ink, label: str, text: str) -> str:
 
 
 def shorten(text: str, length: int) -> str:
-    """Of names that come from a model directory or the environment."""
+    """Cut names that come from a model directory or the environment."""
     text = printable(text)
     return text if len(text) <= length else text[: length - 1] + "…"
 

@@ -36,7 +36,7 @@ RESPONSE_POLL_S = 0.05
 
 
 class DrainableEngine(Protocol):
-    """What the life of the process needs of the engine."""
+    """The engines of the process, as far as its life depends on them."""
 
     @property
     def has_failed(self) -> bool: ...
@@ -73,7 +73,7 @@ class Timing:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Beside:
-    """What goes on beside the answers, until the process ends."""
+    """Runs beside the answers until the process ends."""
 
     tls: SSLContext | None = None
     background: Sequence[Callable[[], Coroutine[None, None, None]]] = ()
