@@ -73,7 +73,7 @@ class Timing:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Beside:
-    """Runs beside the answers until the process ends."""
+    """TLS, and the work that runs beside the answers until the process ends."""
 
     tls: SSLContext | None = None
     background: Sequence[Callable[[], Coroutine[None, None, None]]] = ()
