@@ -32,6 +32,8 @@ from appliance.text.tool_calls import ToolCallParser, ToolFormat, visible_ids
 # Texts longer than this are encoded in a worker thread, so that other answers keep flowing.
 LONG_TEXT_CHARS = 20_000
 
+RESERVED_UNASKED = 256  # new tokens of an answer whose request names no limit
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SamplingDefaults:
@@ -71,8 +73,7 @@ class CompletionService:
         prompt_ids = await self._encode_prompt(request.prompt)
         max_new_tokens = self._max_new_tokens(request, len(prompt_ids))
         grammar = await self._grammar(request)
-        num_tokens = len(prompt_ids) + request.n * max_new_tokens
-        reservation = reserve(request.account, num_tokens)
+        reservation = reserve(request.account, most_tokens(request, prompt_ids, max_new_tokens))
         parts: list[tuple[SequenceStream, ChoiceDecoder]] = []
         try:
             for index in range(request.n):
@@ -273,6 +274,16 @@ class CompletionService:
         names = frozenset(tool.name for tool in prompt.callable_tools)
         is_forced = prompt.tool_choice.kind != "auto"
         return ToolReader(ToolCallParser(self._model.tool_format), names, is_forced=is_forced)
+
+
+def most_tokens(
+    request: CompletionRequest, prompt_ids: tuple[int, ...], max_new_tokens: int
+) -> int:
+    """Return what the request may take, as far as it says so itself. Without a limit of its own an
+    answer may fill the context, which would be beyond most quotas: the rest is paid afterwards."""
+    is_open = request.max_new_tokens is None and request.max_total_tokens is None
+    num_new = min(max_new_tokens, RESERVED_UNASKED) if is_open else max_new_tokens
+    return len(prompt_ids) + request.n * num_new
 
 
 def reserve(account: Account | None, num_tokens: int) -> Reservation | None:

@@ -89,6 +89,16 @@ def test_tokens_are_reserved_and_the_unused_ones_come_back(clock: Clock) -> None
     assert quota.tokens_left.remaining == 0
 
 
+def test_more_than_was_reserved_is_paid_by_those_that_follow(clock: Clock) -> None:
+    quota = Quota(Limits(tokens_per_minute=60), clock)
+    quota.reserve(50)
+    quota.settle(50, 90)
+    assert quota.tokens_left is not None
+    assert (quota.tokens_left.remaining, quota.tokens_left.reset_s) == (0, 90)
+    with pytest.raises(RateLimited, match="in 40 s"):
+        quota.reserve(10)
+
+
 def test_what_never_fits_is_refused_for_good(clock: Clock) -> None:
     with pytest.raises(QuotaExceeded, match=r"may take 101 tokens.*limit of this key is 100"):
         Quota(Limits(tokens_per_minute=100), clock).reserve(101)

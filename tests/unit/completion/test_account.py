@@ -46,6 +46,18 @@ def test_prompt_and_longest_answers_are_reserved_and_the_real_ones_paid() -> Non
     assert account.used == [completion.usage.total_tokens]
 
 
+def test_without_a_limit_a_part_is_reserved_and_the_rest_paid_at_the_end(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("appliance.completion.service.RESERVED_UNASKED", 3)
+    account, bench = FakeAccount(), Bench(" upon a time there was a little fox")
+    work = bench.service.complete(request(account, max_new_tokens=None))
+    completion = asyncio.run(bench.finish(work))
+    assert account.reserved == [completion.usage.prompt_tokens + 3]
+    assert account.used == [completion.usage.total_tokens]
+    assert account.used > account.reserved
+
+
 def test_a_refused_reservation_computes_nothing() -> None:
     account, bench = FakeAccount(QuotaExceeded("too much")), Bench("x")
     with pytest.raises(QuotaExceeded):
