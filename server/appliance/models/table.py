@@ -39,7 +39,7 @@ class ModelTable:
     async def find(self, name: str | None = None, asker: Asker | None = None) -> Served:
         model = self.named(name, asker)
         if model.served is None:
-            raise NotReady(f"{model.reason} GET /health tells when the server is ready.")
+            raise NotReady(f"{model.reason} GET /health says when the server is ready.")
         return model.served
 
     def named(self, name: str | None, asker: Asker | None) -> ListedModel:

@@ -1,4 +1,4 @@
-"""The outermost layer: names each request, checks its Host, answers what nobody caught."""
+"""Wraps the router: names each request, checks its Host, answers unexpected exceptions."""
 
 from __future__ import annotations
 

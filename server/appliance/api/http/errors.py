@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 # A browser asks its user for Basic: any name, the key as password. Then our pages work.
 REALM = "llama-appliance"
 CHALLENGE = f'Bearer realm="{REALM}", Basic realm="{REALM}", charset="UTF-8"'
-CLIENT_CLOSED_REQUEST = 499  # nginx's number for an answer that nobody was there to read
+CLIENT_CLOSED_REQUEST = 499  # nginx's number for a client that left before its answer
 
 MAX_PROBLEMS = 10
 MAX_MESSAGE_LENGTH = 1200  # JSON writes a character in at most 6 bytes: under 8 KiB
@@ -70,7 +70,7 @@ class Problem:
 
 
 def describe_error(error: Exception, words: Mapping[str, str]) -> Problem:
-    """What we raised on purpose, told; what we did not is not described.
+    """Describe an error raised on purpose; of any other, a client learns only that it happened.
 
     `words` maps a field of the domain to the client's word for it.
     """
@@ -179,7 +179,7 @@ JSON_KINDS = {str: "a string", list: "a list", dict: "an object", type(None): "n
 
 
 def _sentence(problem: ErrorDetails) -> str:
-    """`temperature` is 3; it must be at most 2. Of the input, only numbers and kinds are told."""
+    """`temperature` is 3; it must be at most 2. Of the input, only numbers and kinds are shown."""
     subject = _param(problem["loc"])
     name = f"`{subject}`" if subject else "The body"
     if problem["type"] in (UNSUPPORTED, REFUSED):

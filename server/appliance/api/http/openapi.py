@@ -1,7 +1,7 @@
-"""The API's description, made by FastAPI from routes that it does not serve.
+"""Describes the API with FastAPI, which does not serve it.
 
-Imported when somebody asks for the description: FastAPI takes longer to import than all the rest
-of the faces together.
+Imported at the first request for the description: FastAPI takes longer to import than all faces
+together.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ A parameter that cannot be honoured is refused by name. Every answer to a reques
 read carries `X-Request-Id`, the client's own where it sent one.
 """
 
-# This product reports to nobody, whatever OpenTelemetry finds in its environment.
+# This product sends no telemetry, even if its environment configures OpenTelemetry.
 NO_TELEMETRY: TelemetryConfig = {
     "tracing": False,
     "metrics": False,

@@ -1,4 +1,4 @@
-"""Names and values as queries and forms carry them, made ready for a model."""
+"""Reads the names and values of queries and forms into values for a model."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ Values = dict[str, str | list[str]]
 
 
 def read_query(query: bytes) -> Values:
-    """The parameters of a query string; every value is text, a repeated one a list."""
+    """Return the parameters of a query string: texts, and lists where a name is repeated."""
     try:
         pairs = parse_qsl(
             query.decode("ascii"),
@@ -29,7 +29,7 @@ def read_query(query: bytes) -> Values:
 
 
 def gather(pairs: Iterable[tuple[str, str]]) -> Values:
-    """`a[]=1` is a list, as some clients write one; so is a name that comes twice."""
+    """Collect values by name; `a[]=1` is a list, as some clients write one, and a repeated name."""
     values: Values = {}
     for written, value in pairs:
         name = written.removesuffix("[]")

@@ -95,11 +95,11 @@ class Request:
         return await cast("Router", self.scope["app"]).describe()
 
     def error_bytes(self, error: Exception) -> bytes:
-        """The body that this request's face writes for `error`."""
+        """Write `error` as this request's face does."""
         return self.handler.face.error_bytes(error, self.handler.route.words)
 
     async def stream(self) -> AsyncIterator[bytes]:
-        """The body as it arrives."""
+        """Yield the body as it arrives."""
         more = True
         while more:
             message = await self.receive()

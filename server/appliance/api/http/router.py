@@ -1,4 +1,4 @@
-"""The one way from a request to the function that answers it."""
+"""Leads each request to the one function that answers it."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ class Router:
         return self._description
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """What is raised on purpose is answered here, in the face's words; the rest goes on."""
+        """Answer a request. Errors raised on purpose are answered here, others reach the Edge."""
         found = self._table.find(scope["method"], scope["path"])
         gate = self.state.gate
         if isinstance(found, Missing):
@@ -97,7 +97,7 @@ class Router:
                 form.close()
 
     async def _read(self, route: Route, request: Request, arguments: Arguments) -> None:
-        """What the request brings, in the order in which it is cheap to refuse."""
+        """Read the query, then the body, into `arguments`."""
         if route.query is not None:
             query = read_query(request.scope["query_string"])
             arguments["query"] = validate(route.query_adapter, query)
@@ -141,7 +141,7 @@ class Router:
         send: Send,
         headers: Mapping[str, str] = NO_HEADERS,
     ) -> None:
-        """Sends an error in the words of the face, and the route, that the request has reached."""
+        """Send an error in the words of the face, and the route, that the request has reached."""
         if isinstance(error, RequestError | ServiceError):
             self.state.metrics.count_rejection(error.code)
         handler: Handler | None = scope.get("handler")

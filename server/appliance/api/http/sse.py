@@ -44,7 +44,7 @@ class Renderer(Protocol):
 
 
 class EventStream(Response):
-    """Writes one or more completions; whatever happens, they are closed at the end.
+    """Writes one or more completions, and closes them at the end, also after an error.
 
     A delta is written where it arrives, in the engine's call into the loop, if the socket takes it;
     else it waits for the task that answers the request.
@@ -114,7 +114,7 @@ class EventStream(Response):
         await send({"type": "http.response.start", "status": 200, "headers": headers})
         try:
             last = await self._write_events(send, direct)
-        except Exception as error:  # noqa: BLE001  # an edge: logged, told, and over
+        except Exception as error:  # noqa: BLE001  # an edge: logged, and sent to the client
             # The status has been sent, so the error is the last event, and [DONE] never comes.
             log = logger.info if isinstance(error, ServiceError) else logger.exception
             log("stream_failed", extra={"code": getattr(error, "code", None)})

@@ -52,8 +52,8 @@ class Place:
 
 
 class RouteTable:
-    """Exact paths are looked up; templates are followed segment by segment, and the narrowest that
-    fits answers, whatever the order of the routes."""
+    """Exact paths are looked up; templates are followed segment by segment. The narrowest template
+    that fits answers; the order of the routes does not matter."""
 
     def __init__(self, faces: Sequence[Face]) -> None:
         self._root = Place(faces[0])

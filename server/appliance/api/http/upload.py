@@ -220,7 +220,7 @@ class FormWriter:
                 file.content.write(data)
 
     def end(self) -> None:
-        """The part that was begun last is complete."""
+        """Complete the part that was begun last."""
         if self._head is not None:
             try:
                 value = self._value.decode()
@@ -232,7 +232,7 @@ class FormWriter:
 
 
 async def read_form(request: Request, limits: UploadLimits) -> Form:
-    """The form that a request brings; close it when the request is answered."""
+    """Read a request's form; the caller closes it."""
     reader = MultipartReader(_boundary(request))
     check_encoding(request)
     check_length(request, limits.max_body_bytes)

@@ -133,7 +133,7 @@ def provenance(identity: Provenance, usage: Usage, seed: int) -> dict[str, objec
 
 
 class GenerateFace:
-    """A text, its usage and what made it; as events, the last before [DONE] tells the latter."""
+    """Writes a text, its usage and what made it; in a stream, the last two come before [DONE]."""
 
     def __init__(self, body: GenerateRequest, identity: Provenance, seed: int) -> None:
         self.identity = identity

@@ -90,7 +90,7 @@ def listed_models(request: Request) -> Sequence[ListedModel]:
     state = request.appliance
     found = state.models.listed(request.visit.principal)
     if state.status == "loading" and not any(listed.served for listed in found):
-        raise NotReady(f"{state.reason} GET /health tells when the server is ready.")
+        raise NotReady(f"{state.reason} GET /health says when the server is ready.")
     return found
 
 

@@ -44,10 +44,10 @@ def answer_head(prefix: str, kind: str, identity: Provenance) -> dict[str, objec
 
 
 class StreamOptions(RequestModel):
-    """How a stream is told."""
+    """Options of a stream."""
 
     include_usage: Annotated[
-        bool | None, Field(description="End the stream with an event that tells the usage.")
+        bool | None, Field(description="End the stream with an event that has the usage.")
     ] = False
     include_obfuscation: Annotated[
         Literal[False] | None,
@@ -92,7 +92,7 @@ class OpenAIRequest(SamplingModel):
         | None,
         Field(description="Token id to what is added to its logit, -100 to 100."),
     ] = None
-    stream_options: Annotated[StreamOptions | None, Field(description="How a stream is told.")] = (
+    stream_options: Annotated[StreamOptions | None, Field(description="Options of a stream.")] = (
         None
     )
     user: Annotated[str | None, Field(max_length=512, description="Accepted; changes nothing.")] = (

@@ -19,7 +19,7 @@ TokenIds = Annotated[
 
 
 def prompt_kind(value: object) -> str | None:
-    """The first entry of a list tells what kind of list it is."""
+    """Name the kind of a prompt; of a list, its first entry decides."""
     if isinstance(value, str):
         return "@text"
     if not isinstance(value, list) or not value:

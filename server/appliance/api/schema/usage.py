@@ -1,4 +1,4 @@
-"""How many tokens a request took, as every face tells it."""
+"""Writes how many tokens a request took, the same way in every face."""
 
 from __future__ import annotations
 
