@@ -4,21 +4,16 @@ from __future__ import annotations
 
 import http.client
 import json
-import os
 import signal
 import socket
 import ssl
-import subprocess
 import threading
 import time
-from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
-from typing import Any
 from urllib.request import urlopen
 
 import httpx2
-import openai
 import pytest
 
 from appliance.access.audit_log import files_of, verify
@@ -199,90 +194,3 @@ def test_two_keys_get_their_share_beside_a_greedy_third(tmp_path: Path, seconds:
     share = sum(got.values()) / 3
     assert got["ada"] >= 0.8 * share, got
     assert got["bob"] >= 0.8 * share, got
-
-
-ROUTER = "vllm-router==0.1.17"
-
-
-@pytest.fixture(scope="module")
-def vllm_router(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The program, installed in an environment of its own."""
-    place = tmp_path_factory.mktemp("router")
-    subprocess.run(["python3", "-m", "venv", str(place)], check=True)
-    subprocess.run([str(place / "bin" / "pip"), "install", "-q", ROUTER], check=True)
-    return place / "bin" / "vllm-router"
-
-
-@pytest.fixture(scope="module")
-def routed_url(vllm_router: Path) -> Iterator[str]:
-    """The router in front of two servers."""
-    port = free_port()
-    with started(*QUIET) as one, started(*QUIET) as other:
-        workers = [f"http://{server.address}" for server in (one, other)]
-        command = [str(vllm_router), "--port", str(port), "--policy", "round_robin",
-                   "--prometheus-port", str(free_port()), "--worker-urls", *workers]  # fmt: skip
-        with subprocess.Popen(
-            command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=dict(os.environ)
-        ) as process:
-            url = f"http://127.0.0.1:{port}"
-            wait_for(f"{url}/v1/models")
-            yield url
-            process.terminate()
-            process.wait(WAIT_S)
-
-
-def wait_for(url: str) -> None:
-    deadline = time.monotonic() + 60
-    while True:
-        try:
-            if httpx2.get(url, timeout=5).status_code == 200:
-                return
-        except httpx2.TransportError:
-            pass
-        assert time.monotonic() < deadline
-
-
-QUESTION: Any = [{"role": "user", "content": "Hello! Who are you?"}]
-TOOL: Any = {
-    "type": "function",
-    "function": {
-        "name": "get_weather",
-        "parameters": {
-            "type": "object",
-            "properties": {"city": {"type": "string"}},
-            "required": ["city"],
-        },
-    },
-}
-
-
-@pytest.mark.slow
-def test_vllm_router_in_front_of_two_servers_answers_chats_streams_and_tools(
-    routed_url: str,
-) -> None:
-    with openai.OpenAI(base_url=f"{routed_url}/v1", api_key="unused", max_retries=0) as client:
-        for _ in range(4):  # both servers have their turn
-            chat = client.chat.completions.create(
-                model="pebble",
-                messages=QUESTION,
-                max_tokens=16,
-            )
-            assert chat.choices[0].message.content
-        stream = client.chat.completions.create(
-            model="pebble",
-            messages=QUESTION,
-            max_tokens=16,
-            stream=True,
-        )
-        pieces = [chunk.choices[0].delta.content or "" for chunk in stream if chunk.choices]
-        assert "".join(pieces)
-        call = client.chat.completions.create(
-            model="pebble",
-            messages=[{"role": "user", "content": "What is the weather in Oslo?"}],
-            tools=[TOOL],
-            tool_choice="required",
-        )
-        calls: Any = call.choices[0].message.tool_calls
-        assert calls[0].function.name == "get_weather"
-        text = client.completions.create(model="pebble", prompt="Once upon a time", max_tokens=8)
-        assert text.choices[0].text
