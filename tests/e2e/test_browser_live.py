@@ -4,9 +4,15 @@ from __future__ import annotations
 
 import json
 import urllib.request
+from pathlib import Path
 
 import pytest
-from playwright.sync_api import Page, expect
+from playwright.sync_api import Browser, HttpCredentials, Page, expect
+
+from appliance.access.grant import EVERYTHING
+from appliance.access.key_file import KeyFile
+from tests.e2e.conftest import visit
+from tests.e2e.test_process import started
 
 pytestmark = pytest.mark.browser
 
@@ -90,3 +96,17 @@ def test_redoc_lists_every_operation(page: Page, live_url: str) -> None:
     for path in PATHS:
         expect(page.get_by_text(path, exact=True).first).to_be_attached()
     expect(page.get_by_role("heading", name="Llama Appliance")).to_be_visible()
+
+
+def test_a_key_as_the_password_opens_the_chat_page(browser: Browser, tmp_path: Path) -> None:
+    file = KeyFile(tmp_path / "keys.json")
+    key, _ = file.add("reader", expires=None, grant=EVERYTHING)
+    with started("--keys", str(file.path), "--log-level", "warning") as server:
+        url = f"http://{server.address}"
+        credentials: HttpCredentials = {"username": "anyone", "password": key, "origin": url}
+        for page in visit(browser.new_context(http_credentials=credentials)):
+            page.goto(url)
+            page.get_by_role("button", name="Who are you?").click()
+            expect(page.locator(".answer .body")).not_to_be_empty()
+            expect(page.get_by_role("button", name="Regenerate")).to_be_visible()
+            expect(page.get_by_role("alert")).to_have_count(0)

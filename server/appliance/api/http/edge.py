@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from appliance import logs
 from appliance.api.http.cors import origin_headers, preflight
-from appliance.api.http.errors import CLIENT_CLOSED_REQUEST
+from appliance.api.http.errors import BASIC_CHALLENGE, CLIENT_CLOSED_REQUEST
 from appliance.api.http.gate import limit_headers
 from appliance.api.http.request import ClientDisconnect, Headers
 from appliance.api.http.router import Router
@@ -47,6 +47,8 @@ class Answer:
             headers.append((b"x-request-id", self.request_id.encode()))
             headers.append((b"x-content-type-options", b"nosniff"))
             headers += self.further
+            if self.status == 401:
+                headers.append((b"www-authenticate", BASIC_CHALLENGE))
             if (visit := self.scope.get("visit")) is not None:
                 headers += limit_headers(visit)
             # A connection that is kept would bring the client's next request here, past any load

@@ -23,10 +23,12 @@ from appliance.errors import (
 if TYPE_CHECKING:
     from pydantic_core import ErrorDetails
 
-# A browser asks its user for Basic: any name, the key as password. Then our pages work.
+# A browser asks its user for Basic: any name, the key as password. Then our pages work. Chromium
+# reads one challenge a header, so the Edge adds the second.
 REALM = "llama-appliance"
-CHALLENGE = f'Bearer realm="{REALM}", Basic realm="{REALM}", charset="UTF-8"'
-CLIENT_CLOSED_REQUEST = 499  # nginx's number for a client that left before its answer
+CHALLENGE = f'Bearer realm="{REALM}"'
+BASIC_CHALLENGE = f'Basic realm="{REALM}", charset="UTF-8"'.encode()
+CLIENT_CLOSED_REQUEST = 499  # nginx's number for an answer that nobody was there to read
 
 MAX_PROBLEMS = 10
 MAX_MESSAGE_LENGTH = 1200  # JSON writes a character in at most 6 bytes: under 8 KiB
