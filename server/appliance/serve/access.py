@@ -95,23 +95,30 @@ def _open_authenticators(settings: Settings) -> list[Authenticator]:
 
 
 def _open_tls(access: Access, certificate: Path, key: Path | None) -> None:
+    """Each handshake takes the newest pair: a context that is in use is never changed."""
     from appliance.access.watched_file import WatchedFile
 
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    newest: ssl.SSLContext
 
     def load() -> None:
-        """Load into a trial context first: half of a new pair would spoil the one in use."""
-        for each in (ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER), context):
-            try:
-                each.load_cert_chain(certificate, key)
-            except (OSError, ValueError) as error:
-                why = getattr(error, "reason", None) or getattr(error, "strerror", None)
-                raise AccessError(
-                    f"--tls-certificate {certificate} cannot be used: {why or 'unreadable'}. It"
-                    " must be a certificate chain in PEM, and --tls-key its private key."
-                ) from None
+        nonlocal newest
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        try:
+            context.load_cert_chain(certificate, key)
+        except (OSError, ValueError) as error:
+            why = getattr(error, "reason", None) or getattr(error, "strerror", None)
+            raise AccessError(
+                f"--tls-certificate {certificate} cannot be used: {why or 'unreadable'}. It"
+                " must be a certificate chain in PEM, and --tls-key its private key."
+            ) from None
+        newest = context
+
+    def choose(handshake: ssl.SSLObject, *_: object) -> None:
+        """Called at the beginning of every handshake, also where the client names no host."""
+        handshake.context = newest
 
     files = [WatchedFile(each, load) for each in (certificate, key) if each is not None]
     load()
-    access.tls = context
+    access.tls = newest
+    access.tls.sni_callback = choose
     access.refreshes += [file.refresh for file in files]
