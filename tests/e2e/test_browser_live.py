@@ -67,6 +67,20 @@ def test_what_is_running_is_what_the_server_says(page: Page, live_url: str) -> N
         expect(page.locator("#identity-rows")).to_contain_text(digest)
 
 
+def test_a_picked_model_is_loaded_and_answers(page: Page) -> None:
+    small = "small=embedded,load=first-use"
+    with started("--model", "embedded", "--model", small) as server:
+        page.goto(f"http://{server.address}")
+        page.get_by_role("combobox", name="Model").select_option(label="small · loads at first use")
+        page.get_by_role("button", name="Who are you?").click()
+        expect(page.locator(".note")).to_contain_text("small · ")
+        expect(page.get_by_role("button", name="Regenerate")).to_be_visible()
+        expect(page.locator(".answer .body")).not_to_be_empty()
+        expect(page.locator("#light")).to_have_attribute("data-status", "ok")
+        expect(page.locator("#plate-hashes")).to_contain_text("weights")
+        page.goto("about:blank")
+
+
 def test_the_phone_page_does_not_scroll_sideways(phone: Page, live_url: str) -> None:
     phone.goto(live_url)
     phone.get_by_role("button", name="What is 3 + 4?").click()

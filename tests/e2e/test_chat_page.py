@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import pytest
 from playwright.sync_api import Page, expect
 
-from tests.e2e.fake_appliance import CHAT, HASHES, STORY, WEB, FakeAppliance, health, tell
+from tests.e2e.fake_appliance import CHAT, HASHES, STORY, WEB, FakeAppliance, FakeModel, tell
 from tests.unit.cli.scripted_server import (
     chat_event,
     chat_events,
@@ -330,7 +330,7 @@ def test_the_keyboard_alone_is_enough(page: Page, server: FakeAppliance) -> None
 
 
 def test_nothing_is_wider_than_a_phone(phone: Page, server: FakeAppliance) -> None:
-    server.routes["GET /health"] = lambda _: json_reply({**health(), "model": "m" * 200})
+    server.models = [FakeModel("m" * 200)]
     server.routes[CHAT] = tell("w" * 400 + "\n```\n" + "c" * 400 + "\n```")
     open_page(phone, server)
     assert wide_parts(phone) == []
@@ -343,6 +343,13 @@ def test_nothing_is_wider_than_a_phone(phone: Page, server: FakeAppliance) -> No
     phone.get_by_title("What is running").click()
     expect(phone.locator("#identity-rows")).to_contain_text(HASHES["server"])
     assert wide_parts(phone) == []
+
+
+def test_a_small_page_begins_at_its_top(phone: Page, server: FakeAppliance) -> None:
+    open_page(phone, server)
+    main = phone.locator("main")
+    assert main.evaluate("(it) => it.scrollHeight > it.clientHeight")
+    assert main.evaluate("(it) => it.scrollTop") == 0
 
 
 def test_controls_are_large_enough_for_a_thumb(phone: Page, server: FakeAppliance) -> None:

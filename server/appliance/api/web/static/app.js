@@ -1,6 +1,8 @@
 // The chat page: keeps the conversation, asks the server, shows what comes.
 import { copyText } from "./clipboard.js";
 import { setUpIdentity, showHealth } from "./identity.js";
+import { Meter } from "./meter.js";
+import * as models from "./models.js";
 import { make, showAnswer } from "./rich_text.js";
 import { health, streamAnswer } from "./server.js";
 import { requestSettings, setUpSettings, systemMessages } from "./settings.js";
@@ -19,9 +21,11 @@ const byId = (id) => document.getElementById(id);
 const [scroller, list, question] = ["scroller", "conversation", "question"].map(byId);
 
 let messages = []; // { role, content, note? }
-let model = null; // its name once the server is ready
+let state = null; // what /health said last; null while the server cannot be reached
 let running = null; // the AbortController of the answer that is being written
+let asked = null; // the name of the model whose answer has not begun
 let isWatching = false;
+let hurry = () => {}; // ends the pause between two looks at the server
 
 async function ask(text) {
   if (messages.at(-1)?.role === "user") messages.pop(); // it got no answer; roles must alternate
@@ -34,15 +38,18 @@ async function answer() {
   const item = answerItem();
   list.append(item.element);
   const controller = (running = new AbortController());
+  const model = (asked = models.chosen().name);
   update();
   scrollToEnd();
+  watchHealth(); // the model may have to be loaded first
   const message = { role: "assistant", content: "", note: "" };
-  const meter = new Meter();
+  const meter = new Meter(models.areSeveral() ? model : "");
   let failure = null;
   try {
     const history = messages.map(({ role, content }) => ({ role, content }));
     const request = { model, messages: [...systemMessages(), ...history], ...requestSettings() };
     for await (const piece of streamAnswer(request, controller.signal)) {
+      if (running === controller) noteBeginning();
       meter.count(piece);
       message.content += piece.text;
       if (piece.finishReason === "length") message.note = "cut at the length limit";
@@ -53,11 +60,17 @@ async function answer() {
     else failure = error;
   }
   if (running !== controller) return; // a new chat was begun meanwhile
-  running = null;
+  running = asked = null;
   message.note = [meter.toString(), message.note].filter(Boolean).join(" · ");
   if (failure) showFailure(item, message, failure);
   else finish(item, message);
   update();
+}
+
+function noteBeginning() {
+  const wasLoaded = asked && models.find(asked)?.status !== "ready";
+  asked = null;
+  if (wasLoaded) watchHealth();
 }
 
 function finish(item, message) {
@@ -79,7 +92,7 @@ function showFailure(item, message, error) {
 }
 
 async function retry() {
-  if (running || model === null) return;
+  if (running || !canAsk()) return;
   if (messages.at(-1)?.role === "assistant") messages.pop();
   list.lastElementChild.remove();
   await answer();
@@ -135,32 +148,9 @@ function button(label, onClick, className = "") {
   return element;
 }
 
-// Counts tokens and how fast they came, the wait for the first one left out.
-class Meter {
-  tokens = 0;
-  startedAt = null;
-  endedAt = null;
-
-  count({ text, tokens }) {
-    if (text) {
-      this.tokens += 1;
-      this.endedAt = performance.now();
-      this.startedAt ??= this.endedAt;
-    }
-    this.tokens = tokens ?? this.tokens;
-  }
-
-  toString() {
-    if (!this.tokens) return "";
-    const seconds = (this.endedAt - this.startedAt) / 1000;
-    const words = `${this.tokens} token${this.tokens === 1 ? "" : "s"}`;
-    return seconds > 0.01 ? `${words} · ${Math.round((this.tokens - 1) / seconds)} tokens/s` : words;
-  }
-}
-
 function startAnew() {
   running?.abort();
-  running = null;
+  running = asked = null;
   messages = [];
   list.replaceChildren();
   update();
@@ -171,8 +161,8 @@ function update() {
   byId("welcome").hidden = list.childElementCount > 0;
   byId("send").hidden = running !== null;
   byId("stop").hidden = running === null;
-  byId("send").disabled = model === null || !question.value.trim();
-  for (const example of byId("examples").querySelectorAll("button")) example.disabled = !model;
+  byId("send").disabled = !canAsk() || !question.value.trim();
+  for (const example of byId("examples").querySelectorAll("button")) example.disabled = !canAsk();
   const kept = messages.at(-1)?.role === "user" ? messages.slice(0, -1) : messages;
   try {
     sessionStorage.setItem(KEY, JSON.stringify(kept));
@@ -197,22 +187,53 @@ function restore() {
       item.offerActions(message);
     }
   }
-  scrollToEnd();
+  if (messages.length) scrollToEnd();
+}
+
+// A model that failed may be asked: the server says why, or tries again.
+function canAsk() {
+  const model = state?.isReady && models.chosen();
+  return Boolean(model) && model.status !== "loading";
 }
 
 async function watchHealth() {
-  if (isWatching) return;
+  if (isWatching) return hurry();
   isWatching = true;
   for (;;) {
-    const state = await health().catch(() => null);
-    showHealth(state);
-    model = state?.isReady ? state.model : null;
-    notify(state?.isReady ? "" : (state?.reason ?? "The server cannot be reached; trying again."));
-    update();
-    if (state?.isReady) break;
-    await new Promise((resolve) => setTimeout(resolve, HEALTH_INTERVAL_MS));
+    state = await health().catch(() => null);
+    if (state?.isReady) models.take(state.models);
+    showState();
+    if (isSettled()) break;
+    await pause();
   }
   isWatching = false;
+}
+
+function isSettled() {
+  const isAwaited = asked && models.find(asked)?.status !== "ready";
+  return state?.isReady && !isAwaited && !models.isAnyLoading();
+}
+
+function pause() {
+  return new Promise((resolve) => {
+    hurry = resolve;
+    setTimeout(resolve, HEALTH_INTERVAL_MS);
+  });
+}
+
+function showState() {
+  showHealth(state);
+  notify(whatIsAwaited());
+  update();
+}
+
+function whatIsAwaited() {
+  if (!state?.isReady) return state?.reason ?? "The server cannot be reached; trying again.";
+  const model = models.find(asked) ?? models.chosen();
+  if (asked && ["unloaded", "loading"].includes(model?.status)) {
+    return `${model.name} is being loaded; its answer begins then.`;
+  }
+  return model?.status === "loading" ? `${model.name} is being loaded.` : "";
 }
 
 function notify(text) {
@@ -223,7 +244,7 @@ function notify(text) {
 
 function submit() {
   const text = question.value.trim();
-  if (!text || running || model === null) return;
+  if (!text || running || !canAsk()) return;
   question.value = "";
   grow();
   ask(text);
@@ -273,13 +294,14 @@ function setUpComposer() {
 function setUpExamples() {
   for (const text of EXAMPLES) {
     const item = make("li");
-    item.append(button(text, () => !running && model !== null && ask(text), "example"));
+    item.append(button(text, () => !running && canAsk() && ask(text), "example"));
     byId("examples").append(item);
   }
 }
 
 setUpSettings();
 setUpIdentity();
+models.setUpPicker(showState, watchHealth);
 setUpDialogs();
 setUpComposer();
 setUpExamples();

@@ -1,5 +1,6 @@
 // What is running: the light and name in the header, the plate on the empty page, the details.
 import { copyText } from "./clipboard.js";
+import * as models from "./models.js";
 import { make } from "./rich_text.js";
 import { version } from "./server.js";
 
@@ -11,13 +12,17 @@ export function setUpIdentity() {
 
 // `health` is what GET /health said, with isReady; null while the server cannot be reached.
 export function showHealth(health) {
-  byId("light").dataset.status = health?.isReady ? "ok" : (health?.status ?? "failed");
-  if (!health?.isReady) return;
-  byId("model-name").textContent = health.model;
-  byId("plate-model").textContent = health.model;
-  byId("weights-hash").textContent = (health.hashes.weights ?? "").slice(0, 8);
-  byId("plate-hashes").replaceChildren(...rows(health.hashes));
-  document.title = `${health.model} · Llama Appliance`;
+  const model = models.chosen();
+  const isShown = health?.isReady && model;
+  const status = isShown && model.status !== "ready" ? model.status : health?.status;
+  byId("light").dataset.status = status ?? "failed";
+  if (!isShown) return;
+  byId("model-name").textContent = model.name;
+  byId("model-name").hidden = models.areSeveral(); // the picker shows it
+  byId("plate-model").textContent = model.name;
+  byId("weights-hash").textContent = (model.hashes?.weights ?? "").slice(0, 8);
+  byId("plate-hashes").replaceChildren(...rows(model.hashes ?? { state: models.mark(model) }));
+  document.title = `${model.name} · Llama Appliance`;
 }
 
 async function showDetails() {
@@ -26,7 +31,7 @@ async function showDetails() {
   byId("identity").showModal();
   try {
     const facts = await version();
-    list.replaceChildren(...rows(flat(facts), { isCopied: true }));
+    list.replaceChildren(...rows(flat(ofChosen(facts)), { isCopied: true }));
     byId("copy-identity").onclick = ({ currentTarget }) =>
       copyText(JSON.stringify(facts, null, 2), currentTarget);
   } catch (error) {
@@ -34,9 +39,15 @@ async function showDetails() {
   }
 }
 
-function flat({ name, model, hashes, runtime, ...facts }) {
-  const named = Object.entries(hashes ?? {}).map(([part, value]) => [`${part} hash`, value]);
-  return { model, ...Object.fromEntries(named), ...facts, ...runtime };
+// What the server says of itself and of the chosen model.
+function ofChosen({ models: all, ...facts }) {
+  return { ...facts, ...all.find(({ model }) => model === models.chosen()?.name) };
+}
+
+function flat({ name, model, hashes, runtime, fingerprint, ...facts }) {
+  if (!hashes) return { model, state: models.mark(models.chosen()) || "not loaded", ...facts };
+  const named = Object.entries(hashes).map(([part, value]) => [`${part} hash`, value]);
+  return { model, ...Object.fromEntries(named), ...facts, fingerprint, ...runtime };
 }
 
 function rows(facts, { isCopied = false } = {}) {

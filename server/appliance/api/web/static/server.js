@@ -40,10 +40,23 @@ export async function* streamAnswer(request, signal) {
   if (!isFinished) throw new ServerError("The connection broke off before the answer was complete.");
 }
 
-// { isReady, ...what /health says }
+// { isReady, models: [{ name, status, reason, hashes }], ...what /health says }
 export async function health() {
   const response = await reach("health", { cache: "no-store" });
-  return { isReady: response.ok, ...(await response.json()) };
+  const state = await response.json();
+  return { ...state, isReady: response.ok, models: response.ok ? await usableModels(state) : [] };
+}
+
+// /health names all models; /v1/models those that this client may use, with their hashes.
+async function usableModels({ models, hashes }) {
+  const found = models.map(({ model, ...facts }) => ({ name: model, ...facts, hashes: null }));
+  found[0].hashes = hashes;
+  if (found.length === 1) return found;
+  const response = await reach("v1/models", { cache: "no-store" });
+  if (!response.ok) return found;
+  const listed = new Map((await response.json()).data.map(({ id, hashes }) => [id, hashes]));
+  const usable = found.filter(({ name }) => listed.has(name));
+  return usable.map((model) => ({ ...model, hashes: listed.get(model.name) }));
 }
 
 export async function version() {
