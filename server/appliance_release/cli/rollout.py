@@ -66,7 +66,7 @@ def run(arguments: argparse.Namespace, environ: Mapping[str, str]) -> int:
 
 
 def show_all(arguments: argparse.Namespace, environ: Mapping[str, str]) -> int:
-    from appliance_release.rollout.kubectl import Kubectl
+    from appliance_release.rollout.kubectl import KEY_VARIABLE, Kubectl
     from appliance_release.rollout.state import worst
     from appliance_release.rollout.target import find_targets
 
@@ -74,11 +74,10 @@ def show_all(arguments: argparse.Namespace, environ: Mapping[str, str]) -> int:
     targets = find_targets(arguments.directory, arguments.overlay)
     if arguments.namespace:
         targets = [replace(target, namespace=arguments.namespace) for target in targets]
+    cluster = Kubectl(flags=flags, api_key=environ.get(KEY_VARIABLE))
     terminal = Terminal(sys.stderr)
     ink = Ink.of(sys.stdout, environ)
-    return worst(
-        *(show(Kubectl(flags=flags), target, arguments, terminal, ink) for target in targets)
-    )
+    return worst(*(show(cluster, target, arguments, terminal, ink) for target in targets))
 
 
 def show(

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 KINDS = "deployments.apps,replicasets.apps,pods,events"
 MAX_BYTES = 1_000_000
+KEY_VARIABLE = "APPLIANCE_CLIENT_API_KEY"  # the same as of `appliance chat`
 _FORWARDING = re.compile(r"Forwarding from 127\.0\.0\.1:(\d+) ->")
 
 
@@ -34,9 +35,10 @@ class Cluster(Protocol):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Kubectl:
-    """`flags` choose the cluster, as in `--context NAME`."""
+    """`flags` choose the cluster, as in `--context NAME`; `api_key` is for servers that want it."""
 
     flags: Sequence[str] = ()
+    api_key: str | None = field(default=None, repr=False)
     timeout_s: float = 20.0
     run: Run = field(default=run_program)
 
@@ -62,7 +64,8 @@ class Kubectl:
         )  # fmt: skip
         with _running(command) as process:
             local_port = _forwarded_port(process, deadline_s)
-            return _get_version(local_port, max(1.0, deadline_s - time.monotonic()))
+            remaining_s = max(1.0, deadline_s - time.monotonic())
+            return _get_version(local_port, remaining_s, self.api_key)
 
     def _command(self, *arguments: str) -> list[str]:
         return ["kubectl", f"--request-timeout={self.timeout_s:g}s", *self.flags, *arguments]
@@ -104,10 +107,11 @@ def _forwarded_port(process: subprocess.Popen[str], deadline_s: float) -> int:
     return int(match[1])
 
 
-def _get_version(port: int, timeout_s: float) -> dict[str, object]:
+def _get_version(port: int, timeout_s: float, api_key: str | None) -> dict[str, object]:
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=timeout_s)
     try:
-        connection.request("GET", "/version")
+        headers = {} if api_key is None else {"Authorization": f"Bearer {api_key}"}
+        connection.request("GET", "/version", headers=headers)
         answer = connection.getresponse()
         body = answer.read(MAX_BYTES)
         found = json.loads(body) if answer.status == http.client.OK else None
@@ -115,6 +119,8 @@ def _get_version(port: int, timeout_s: float) -> dict[str, object]:
         raise ReleaseError(f"it did not answer GET /version: {error}.") from None
     finally:
         connection.close()
+    if answer.status == http.client.UNAUTHORIZED:
+        raise ReleaseError(f"it wants a key for GET /version. Set {KEY_VARIABLE} to a valid one.")
     if not isinstance(found, dict):
         raise ReleaseError(f"it answered GET /version with status {answer.status}.")
     return found

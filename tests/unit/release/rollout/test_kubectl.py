@@ -29,8 +29,12 @@ exec sleep 60
 class Server(http.server.BaseHTTPRequestHandler):
     answers: tuple[int, bytes] = (200, json.dumps(ANSWER).encode())
 
+    key: str | None = None  # what it wants of those who ask
+
     def do_GET(self) -> None:
         status, body = self.answers if self.path == "/version" else (404, b"")
+        if self.key is not None and self.headers["Authorization"] != f"Bearer {self.key}":
+            status, body = 401, b"{}"
         self.send_response(status)
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()
@@ -86,6 +90,15 @@ def test_a_server_is_asked_through_a_forwarded_port(kubectl: Path) -> None:
     assert arguments.endswith(
         "port-forward --namespace llama --address 127.0.0.1 pod/llama-1 :8000\n"
     )
+
+
+@pytest.mark.usefixtures("kubectl")
+def test_a_server_with_keys_is_asked_with_the_callers(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Server, "key", "ap-1")
+    assert Kubectl(api_key="ap-1").version("llama", "llama-1", 8000) == ANSWER
+    with pytest.raises(ReleaseError, match=r"wants a key .* Set APPLIANCE_CLIENT_API_KEY"):
+        Kubectl().version("llama", "llama-1", 8000)
+    assert "ap-1" not in repr(Kubectl(api_key="ap-1"))
 
 
 def test_kubectls_own_words_are_passed_on(kubectl: Path) -> None:
