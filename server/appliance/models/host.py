@@ -62,6 +62,7 @@ class Hosted:
     directory: ModelDirectory
     loaded: Loaded | None = None
     loading: asyncio.Task[None] | None = None
+    was_loaded: bool = False
     used_at_s: float = 0.0
 
     @property
@@ -118,7 +119,7 @@ class ModelHost(ModelTable):
     async def find(self, name: str | None = None, asker: Asker | None = None) -> Served:
         listed = self.named(name, asker)
         model = self._hosted[listed.name]
-        if model.loaded is None and _is_loaded_on_use(model, listed):
+        if model.loaded is None and _is_loaded_on_use(model):
             await self._load_on_use(model)
             listed = self.named(listed.name, asker)
         model.used_at_s = self._surroundings.clock()
@@ -151,7 +152,12 @@ class ModelHost(ModelTable):
                 reason = "The model could not be loaded."
                 self.put(_listed(model, status="failed", reason=reason))
                 raise
+            if self._is_ending:  # the drain did not see this engine
+                await _stop(loaded)
+                self.put(_listed(model, status="unloaded", reason=UNLOADED))
+                return
             model.loaded, model.used_at_s = loaded, self._surroundings.clock()
+            model.was_loaded = True
             self.put(_listed(model, status="ready"))
             self._surroundings.metrics.watch(loaded.identity, loaded.engine)
             extra = {"model": model.name, "fingerprint": loaded.identity.fingerprint}
@@ -213,7 +219,10 @@ class ModelHost(ModelTable):
     async def unload_idle(self) -> None:
         """Unload what has been unused for its time; call it now and then."""
         async with self._one_at_a_time:
-            for model in list(self._unused_models(lambda options: options.idle_unload_s)):
+            # Asked anew after each: while one is unloaded, another may begin to answer.
+            while (
+                model := next(self._unused_models(lambda options: options.idle_unload_s), None)
+            ) is not None:
                 await self._unload(model)
 
     async def stay(self) -> None:
@@ -321,9 +330,10 @@ def _listed(model: Hosted, status: str | None = None, reason: str = "") -> Liste
     )
 
 
-def _is_loaded_on_use(model: Hosted, listed: ListedModel) -> bool:
-    """What should have been there from the start and was not is not tried again."""
-    return listed.status == "unloaded" or not model.options.is_loaded_at_start
+def _is_loaded_on_use(model: Hosted) -> bool:
+    """What should have been there from the start and never was is not tried again; what was
+    unloaded is, as often as it takes."""
+    return model.was_loaded or not model.options.is_loaded_at_start
 
 
 def _is_busy(engine: Engine) -> bool:

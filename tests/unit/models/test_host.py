@@ -41,6 +41,7 @@ class HostSetup:
     free_bytes: int = GENEROUS
     clock: FakeClock = field(default_factory=FakeClock)
     num_loads: int = 0
+    load_began: asyncio.Event = field(default_factory=asyncio.Event)
 
     def host(self, *specs: str) -> ModelHost:
         paths = (f"{name}={self.directory / name}{rest}" for name, rest in map(split, specs))
@@ -57,6 +58,7 @@ class HostSetup:
 
     async def load(self, work: Callable[[], Any]) -> Any:
         self.num_loads += 1
+        self.load_began.set()
         return await asyncio.to_thread(work)
 
 
@@ -211,5 +213,73 @@ def test_an_idle_model_makes_room_for_one_that_is_asked_for(setup: HostSetup) ->
         await host.find("b")
         assert statuses(host) == {"a": "unloaded", "b": "ready"}
         await close(host)
+
+    asyncio.run(scenario())
+
+
+def test_a_model_that_begins_to_answer_while_another_is_unloaded_stays(setup: HostSetup) -> None:
+    async def scenario() -> None:
+        host = setup.host("a,idle_unload_s=1", "b,idle_unload_s=1")
+        await host.load_required()
+        setup.clock.advance(100)
+        unloading = asyncio.create_task(host.unload_idle())
+        await asyncio.sleep(0)
+        assert statuses(host) == {"a": "unloaded", "b": "ready"}
+        served = await host.find("b")
+        request = CompletionRequest(request_id="r", prompt="hello", max_new_tokens=40)
+        stream = await served.completions.start(request)
+        await unloading
+        assert statuses(host) == {"a": "unloaded", "b": "ready"}
+        await stream.follow(lambda _: None)
+        stream.close()
+        await close(host)
+
+    asyncio.run(scenario())
+
+
+def test_a_model_of_the_start_that_was_unloaded_is_loaded_for_all_who_ask(setup: HostSetup) -> None:
+    async def scenario() -> None:
+        host = setup.host("a,idle_unload_s=1")
+        await host.load_required()
+        setup.clock.advance(100)
+        await host.unload_idle()
+        setup.load_began.clear()
+        first = asyncio.create_task(host.find("a"))
+        await setup.load_began.wait()
+        assert (await host.find("a")).identity.model == "a"
+        await first
+        assert setup.num_loads == 2
+        await close(host)
+
+    asyncio.run(scenario())
+
+
+def test_a_model_of_the_start_that_could_not_come_back_is_tried_again(setup: HostSetup) -> None:
+    setup.free_bytes = needed_bytes(setup) + 100_000
+
+    async def scenario() -> None:
+        options = "cache_share=0.95,idle_unload_s=600"
+        host = setup.host(f"a,{options}", f"b,load=first-use,{options}")
+        await host.load_required()
+        setup.clock.advance(MIN_IDLE_S)
+        await host.find("b")
+        with pytest.raises(ModelUnavailable, match="The model a needs"):
+            await host.find("a")
+        setup.clock.advance(MIN_IDLE_S)
+        assert (await host.find("a")).identity.model == "a"
+        await close(host)
+
+    asyncio.run(scenario())
+
+
+def test_what_a_drain_finds_loading_is_not_left_running(setup: HostSetup) -> None:
+    async def scenario() -> None:
+        host = setup.host("a,load=first-use")
+        waiting = asyncio.create_task(host.find("a"))
+        await setup.load_began.wait()
+        await host.drain(0)
+        with pytest.raises(NotReady):
+            await waiting
+        assert [model.loaded for model in host.models] == [None]
 
     asyncio.run(scenario())
