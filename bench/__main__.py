@@ -3,24 +3,24 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
-from bench import compare, startup, verify
+from bench import compare, keys, startup, verify
+
+BENCHES: dict[str, Callable[[Sequence[str]], int]] = {
+    "startup": startup.main,
+    "keys": keys.main,
+    "verify": verify.main,
+    "compare": compare.main,
+}
 
 
 def main(arguments: Sequence[str]) -> int:
     name = arguments[0] if arguments else ""
-    if name == "startup":
-        return startup.main(arguments[1:])
-    if name == "verify":
-        verify.main()
-        return 0
-    if name == "compare":
-        return compare.main(arguments[1:])
-    print(
-        f"{name!r} is not a bench. Known: startup, verify, compare (--help says more).",
-        file=sys.stderr,
-    )
+    if name in BENCHES:
+        return BENCHES[name](arguments[1:])
+    known = ", ".join(BENCHES)
+    print(f"{name!r} is not a bench. Known: {known} (--help says more).", file=sys.stderr)
     return 2
 
 
