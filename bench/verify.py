@@ -7,7 +7,7 @@ import shutil
 import statistics
 import subprocess
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -28,7 +28,7 @@ class Pass:
     cpu_s: float
 
 
-def main() -> None:
+def main(_: Sequence[str] = ()) -> int:
     print(f"{RUNS} verifications of {NUM_SHARDS} files of {SHARD_BYTES >> 20} MiB, in memory")
     with tempfile.TemporaryDirectory(prefix="bench-verify-") as directory:
         shards = [write_shard(Path(directory, f"shard-{i}.bin")) for i in range(NUM_SHARDS)]
@@ -43,6 +43,7 @@ def main() -> None:
         print(f"  {way}: {speed}")
     total = NUM_SHARDS * SHARD_BYTES
     print(f"written to {write('verify', {'bytes': total, 'gb_per_s': figures})}")
+    return 0
 
 
 def write_shard(path: Path) -> Path:

@@ -7,10 +7,17 @@ import gc
 import logging
 import time
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING, Protocol
 
 from appliance.completion.protocol import ListedModel
-from appliance.errors import ModelDoesNotFit, ModelUnavailable, SettingsError, StartupError
+from appliance.errors import (
+    ModelDoesNotFit,
+    ModelUnavailable,
+    NotReady,
+    SettingsError,
+    StartupError,
+)
 from appliance.models.loading import find_model, load_model, probe, try_out
 from appliance.models.plan import plan_runner
 from appliance.models.table import LOADING, ModelTable
@@ -32,7 +39,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 IDLE_POLL_S = 1.0
-MIN_IDLE_S = 1.0  # until a model may have to make room for another
+MIN_IDLE_S = 5.0  # until a model may have to make room for another
 UNLOADED = "The model is not loaded; the first request that names it loads it."
 
 
@@ -96,6 +103,7 @@ class ModelHost(ModelTable):
         self._one_at_a_time = asyncio.Lock()
         self._free_at_start = surroundings.machine.free_memory_bytes()
         self._is_ending = False
+        self._ending: asyncio.Future[None] | None = None  # done with a drain
 
     @property
     def models(self) -> Sequence[Hosted]:
@@ -129,9 +137,9 @@ class ModelHost(ModelTable):
         """Load a model once for all who wait for it; who leaves does not stop it for the others."""
         if model.loading is None:
             model.loading = asyncio.create_task(self._load(model))
-            model.loading.add_done_callback(lambda _: setattr(model, "loading", None))
+            model.loading.add_done_callback(partial(_forget_load, model))
         try:
-            await asyncio.shield(model.loading)
+            await self._unless_ending(model.loading)
         except StartupError as error:
             logger.warning("a model was not loaded", extra={"model": model.name, "why": str(error)})
             reason = "The server's log has the cause."
@@ -140,6 +148,15 @@ class ModelHost(ModelTable):
             raise ModelUnavailable(
                 f"The model {model.name} could not be loaded. {reason}"
             ) from error
+
+    async def _unless_ending(self, loading: asyncio.Task[None]) -> None:
+        """Wait for a load; a drain lets nobody wait for an answer that cannot come."""
+        if self._ending is None:
+            self._ending = asyncio.get_running_loop().create_future()
+        await asyncio.wait({loading, self._ending}, return_when=asyncio.FIRST_COMPLETED)
+        if not loading.done():
+            raise NotReady("The server is shutting down. Try again in a moment.")
+        loading.result()
 
     async def _load(self, model: Hosted) -> None:
         async with self._one_at_a_time:
@@ -258,6 +275,8 @@ class ModelHost(ModelTable):
 
     async def drain(self, timeout_s: float) -> None:
         self._is_ending = True
+        if self._ending is not None and not self._ending.done():
+            self._ending.set_result(None)
         await asyncio.gather(*(each.engine.drain(timeout_s) for each in self._all_loaded()))
 
     def stop(self, timeout_s: float = 10.0) -> None:
@@ -338,6 +357,12 @@ def _is_loaded_on_use(model: Hosted) -> bool:
 
 def _is_busy(engine: Engine) -> bool:
     return engine.num_running + engine.num_waiting > 0
+
+
+def _forget_load(model: Hosted, task: asyncio.Task[None]) -> None:
+    model.loading = None
+    if not task.cancelled():
+        task.exception()  # all who waited may have left
 
 
 async def _stop(loaded: Loaded) -> None:

@@ -283,3 +283,26 @@ def test_what_a_drain_finds_loading_is_not_left_running(setup: HostSetup) -> Non
         assert [model.loaded for model in host.models] == [None]
 
     asyncio.run(scenario())
+
+
+def test_a_drain_ends_the_wait_for_a_model_that_is_being_loaded(setup: HostSetup) -> None:
+    async def scenario() -> None:
+        has_begun, may_end = asyncio.Event(), asyncio.Event()
+
+        async def load_slowly(work: Callable[[], Any]) -> Any:
+            has_begun.set()
+            await may_end.wait()
+            return await asyncio.to_thread(work)
+
+        setup.load = load_slowly  # type: ignore[method-assign]
+        host = setup.host("a,load=first-use")
+        asking = asyncio.create_task(host.find("a"))
+        await has_begun.wait()
+        await host.drain(0)
+        with pytest.raises(NotReady, match="shutting down"):
+            await asking
+        may_end.set()
+        await host.models[0].loading  # type: ignore[misc]
+        assert host.models[0].loaded is None
+
+    asyncio.run(scenario())
