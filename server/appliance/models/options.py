@@ -216,7 +216,7 @@ def _read_table(path: Path, name: str, table: object, defaults: ModelOptions) ->
         values[KEYS[key]] = parse_setting(origin + key, OPTIONS[KEYS[key]], text)
     directory = _directory(str(values.pop("model_path", EMBEDDED)))
     if directory is not None:
-        directory = path.parent / directory.expanduser()
+        directory = path.parent / directory
     chosen = {**values, "model_path": directory, "model_name": name}
     return _with(defaults, chosen, origin, values)
 
@@ -245,7 +245,8 @@ def _with(
 
 
 def _directory(text: str) -> Path | None:
-    return None if text == EMBEDDED else Path(text)
+    """Return the path of a model; not every shell expands ~ behind a name."""
+    return None if text == EMBEDDED else Path(text).expanduser()
 
 
 def _part(values: Mapping[str, object], known: Mapping[str, object]) -> dict[str, Any]:

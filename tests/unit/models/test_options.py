@@ -35,6 +35,7 @@ def test_without_a_model_there_is_the_embedded_one() -> None:
         ("x=/models/a=b", Path("/models/a=b"), "x"),
         ("x=/models/a,b", Path("/models/a,b"), "x"),
         ("x=/models/a,threads=2", Path("/models/a"), "x"),
+        ("x=~/models/a", Path.home() / "models/a", "x"),
     ],
 )
 def test_a_model_is_a_directory_with_a_name_and_options(
