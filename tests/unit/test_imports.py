@@ -69,7 +69,7 @@ RULES = {
     "release.flox": Rule("errors settings release.locks"),
     "release.pins": Rule("errors models access release.locks release.programs"),
     "release.manifests": Rule(
-        "errors metrics models settings release.pins release.programs", "yaml"
+        "errors cli metrics models settings release.pins release.programs", "yaml"
     ),
     "release.rollout": Rule("errors console release.manifests release.pins release.programs"),
     "release.sbom": Rule("errors models release.locks"),

@@ -175,6 +175,11 @@ def number(value: object) -> float | None:
         return None
 
 
+def amount(value: object) -> float | None:
+    """Reads a number of pods, or a percentage of them."""
+    return number(value.removesuffix("%") if isinstance(value, str) else value)
+
+
 def quantity(value: object) -> float | None:
     """Reads an amount as Kubernetes writes it: 500m, 2, 1Gi."""
     units = {"m": 1e-3, "k": 1e3, "M": 1e6, "G": 1e9, "T": 1e12}

@@ -9,11 +9,12 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from appliance.errors import ReleaseError
-from appliance_release.manifests.kubernetes_manifest import Finding, Manifest
+from appliance_release.manifests.content_rules import CONTENT_RULES
+from appliance_release.manifests.kubernetes_manifest import Finding, Manifest, mapping
 from appliance_release.manifests.object_rules import OBJECT_RULES, check_network, check_secrets
 from appliance_release.manifests.pod_rules import ANNOTATION_RULES, POD_RULES
 from appliance_release.manifests.server_rules import SERVER_RULES
-from appliance_release.manifests.yaml_document import read_documents
+from appliance_release.manifests.yaml_document import Document, read_documents
 from appliance_release.pins.overlay_pin import OVERLAYS, find_pins
 from appliance_release.pins.reference import ANNOTATION
 from appliance_release.programs import ProgramMissing, run_program
@@ -26,7 +27,10 @@ if TYPE_CHECKING:
     from appliance_release.programs import Run
 
 KUSTOMIZATION = "kustomization.yaml"
+KUSTOMIZATIONS = (KUSTOMIZATION, "kustomization.yml", "Kustomization")
+SUFFIXES = {".yaml", ".yml", ".json"}  # that kubectl reads of a directory
 KUSTOMIZE_KINDS = {"Kustomization", "Component"}
+WHOLE_POD_RULES = POD_RULES + SERVER_RULES + CONTENT_RULES
 PART_RULES = (check_secrets, check_network)  # that need to see one object only
 
 
@@ -52,7 +56,11 @@ def lint(manifests: Sequence[Manifest]) -> list[Finding]:
     for manifest in manifests:
         pod = manifest.pod()
         if pod is not None and pod.runs_flox:
-            rules = POD_RULES + SERVER_RULES if any(pod.every_container()) else ANNOTATION_RULES
+            rules = (
+                POD_RULES + SERVER_RULES + CONTENT_RULES
+                if any(pod.every_container())
+                else ANNOTATION_RULES
+            )
             findings += [finding for rule in rules for finding in rule(pod)]
     is_whole = all(manifest.is_whole for manifest in manifests)
     for object_rule in OBJECT_RULES if is_whole else PART_RULES:
@@ -67,7 +75,8 @@ def read_manifests(path: Path, *, is_whole: bool = True) -> list[Manifest]:
         raise ReleaseError(f"{path} cannot be read: {error}.") from None
     return [
         Manifest(source=str(path), document=document, is_whole=is_whole)
-        for document in read_documents(text, str(path))
+        for listed in read_documents(text, str(path))
+        for document in unlisted(listed)
         if isinstance(document.value, dict) and "kind" in document.value
     ]
 
@@ -77,15 +86,34 @@ def render(overlay: Path, run: Run = run_program) -> list[Manifest]:
     text = run(["kubectl", "kustomize", str(overlay)])
     return [
         Manifest(source=str(overlay), document=document, has_lines=False)
-        for document in read_documents(text, f"what kubectl renders of {overlay}")
+        for listed in read_documents(text, f"what kubectl renders of {overlay}")
+        for document in unlisted(listed)
     ]
 
 
+def unlisted(document: Document) -> Iterator[Document]:
+    """Yields the objects of a `kind: List`, or the document itself."""
+    value = mapping(document.value)
+    items = value.get("items")
+    if not str(value.get("kind")).endswith("List") or not isinstance(items, list):
+        yield document
+        return
+    for index, item in enumerate(items):
+        lines = {
+            path[2:]: line for path, line in document.lines.items() if path[:2] == ("items", index)
+        }
+        yield from unlisted(Document(item, lines))
+
+
+def files_of(directory: Path) -> list[Path]:
+    return sorted(path for path in directory.glob("*") if path.suffix in SUFFIXES)
+
+
 def _lint_directory(directory: Path, run: Run, notes: list[str]) -> Iterator[Finding]:
-    if (directory / KUSTOMIZATION).is_file():
+    if any((directory / name).is_file() for name in KUSTOMIZATIONS):
         yield from lint(render(directory, run))
         return
-    whole = [*sorted(directory.glob("*.yaml")), *sorted(directory.glob("cluster/*.yaml"))]
+    whole = [*files_of(directory), *files_of(directory / "cluster")]
     for path in whole:
         yield from lint(read_manifests(path))
     overlays = sorted(path.parent for path in directory.glob(f"{OVERLAYS}/*/{KUSTOMIZATION}"))
@@ -114,8 +142,8 @@ def _at_the_pin(finding: Finding, pin: Pin) -> Finding:
 
 
 def _lint_parts(directory: Path) -> Iterator[Finding]:
-    for path in sorted(directory.rglob("*.yaml")):
+    for path in sorted(each for each in directory.rglob("*") if each.suffix in SUFFIXES):
         is_part = path.parent not in (directory, directory / "cluster")
-        if is_part and path.name != KUSTOMIZATION:
+        if is_part and path.name not in KUSTOMIZATIONS:
             parts = read_manifests(path, is_whole=False)
             yield from lint([part for part in parts if part.kind not in KUSTOMIZE_KINDS])

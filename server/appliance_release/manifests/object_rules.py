@@ -5,12 +5,14 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from appliance.metrics import Metrics
-from appliance_release.manifests.kubernetes_manifest import mapping, number, value_at
+from appliance_release.manifests.kubernetes_manifest import amount, mapping, value_at
+from appliance_release.pins.reference import ANNOTATION
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from appliance_release.manifests.kubernetes_manifest import Finding, Manifest
+    from appliance_release.manifests.yaml_document import Path
 
 # The kinds here that belong to no namespace.
 CLUSTER_WIDE = {
@@ -23,6 +25,7 @@ CLUSTER_WIDE = {
     "ValidatingAdmissionPolicy",
     "ValidatingAdmissionPolicyBinding",
 }
+EMPTY_IMAGES = ("flox/empty", "docker.io/flox/empty")
 ROLLOUT = ("spec", "strategy", "rollingUpdate")
 
 
@@ -57,6 +60,12 @@ def check_services(manifests: Sequence[Manifest]) -> Iterator[Finding]:
                 ("spec", "selector"),
                 "it selects none of the pods here, so requests go nowhere.",
                 "Name labels of the pod template.",
+            )
+        if service.at("spec", "publishNotReadyAddresses"):
+            yield service.finding(
+                ("spec", "publishNotReadyAddresses"),
+                "requests go to servers that still load their model.",
+                "Remove it.",
             )
         for index, port in enumerate(service.sequence("spec", "ports")):
             target = mapping(port).get("targetPort", mapping(port).get("port"))
@@ -94,20 +103,20 @@ def check_rollouts(manifests: Sequence[Manifest]) -> Iterator[Finding]:
                 "every server ends before the first new one is ready.",
                 "Write RollingUpdate; with scarce GPUs maxUnavailable 1 and maxSurge 0.",
             )
-        elif number(manifest.at(*ROLLOUT, "maxSurge")) == 0:
-            if number(manifest.at(*ROLLOUT, "maxUnavailable")) == 0:
+        elif amount(manifest.at(*ROLLOUT, "maxSurge")) == 0:
+            if amount(manifest.at(*ROLLOUT, "maxUnavailable")) == 0:
                 yield manifest.finding(
                     (*ROLLOUT, "maxSurge"),
                     "with maxUnavailable 0 as well no pod could ever be replaced.",
                     "Write 1.",
                 )
-        elif number(manifest.at(*ROLLOUT, "maxUnavailable")) != 0:
+        elif amount(manifest.at(*ROLLOUT, "maxUnavailable")) != 0:
             yield manifest.finding(
                 (*ROLLOUT, "maxUnavailable"),
                 "a server may end before the one that replaces it is ready.",
                 "Write 0.",
             )
-        if number(manifest.at("spec", "revisionHistoryLimit")) == 0:
+        if amount(manifest.at("spec", "revisionHistoryLimit")) == 0:
             yield manifest.finding(
                 ("spec", "revisionHistoryLimit"),
                 "`kubectl rollout undo` would have nothing to return to.",
@@ -125,7 +134,7 @@ def check_budgets(manifests: Sequence[Manifest]) -> Iterator[Finding]:
                 "it selects none of the pods here and protects nothing.",
                 "Name labels of the pod template.",
             )
-        if number(budget.at("spec", "maxUnavailable")) == 0:
+        if amount(budget.at("spec", "maxUnavailable")) == 0:
             yield budget.finding(
                 ("spec", "maxUnavailable"), "no node could ever be drained.", "Write 1."
             )
@@ -200,6 +209,54 @@ def check_network(manifests: Sequence[Manifest]) -> Iterator[Finding]:
                 "Write [Ingress, Egress].",
             )
 
+        for name, side in (("egress", "to"), ("ingress", "from")):
+            for index, rule in enumerate(policy.sequence("spec", name)):
+                if not mapping(rule).get(side):
+                    yield policy.finding(
+                        ("spec", name, index),
+                        f"without `{side}` it is open to every address.",
+                        f"Name who is meant under `{side}`, or remove it.",
+                    )
+
+
+def check_policy_targets(manifests: Sequence[Manifest]) -> Iterator[Finding]:
+    for policy in _of_kind(manifests, "NetworkPolicy"):
+        labels = policy.mapping("spec", "podSelector", "matchLabels")
+        pods = [pod for each in _beside(manifests, policy) if (pod := each.pod()) is not None]
+        if pods and not any(_selects(labels, pod.labels) for pod in pods):
+            yield policy.finding(
+                ("spec", "podSelector"),
+                "it selects none of the pods here and guards nothing.",
+                "Name labels of the pod template.",
+            )
+
+
+def check_unknown_kinds(manifests: Sequence[Manifest]) -> Iterator[Finding]:
+    for manifest in manifests:
+        path = _flox_within(manifest.document.value, ())
+        if manifest.pod() is None and path is not None:
+            yield manifest.finding(
+                path,
+                f"a {manifest.kind} is not read here, so nothing of its pods was checked.",
+                "Use a Deployment, or check what it makes: its pods, once they are there.",
+            )
+
+
+def _flox_within(value: object, path: Path) -> Path | None:
+    """Returns where an object says that Flox makes its pods."""
+    steps: list[tuple[str | int, object]] = []
+    if isinstance(value, dict):
+        for key, each in value.items():
+            is_runtime = key == "runtimeClassName" and each == "flox"
+            is_image = key == "image" and str(each).startswith(EMPTY_IMAGES)
+            if key == ANNOTATION or is_runtime or is_image:
+                return (*path, key)
+        steps = list(value.items())
+    elif isinstance(value, list):
+        steps = list(enumerate(value))
+    found = (_flox_within(each, (*path, step)) for step, each in steps)
+    return next((each for each in found if each is not None), None)
+
 
 def exported_metrics() -> set[str]:
     """Returns the gauges that an autoscaler can use."""
@@ -236,4 +293,6 @@ OBJECT_RULES = (
     check_autoscalers,
     check_secrets,
     check_network,
+    check_policy_targets,
+    check_unknown_kinds,
 )

@@ -6,7 +6,7 @@ import re
 from typing import TYPE_CHECKING
 
 from appliance.errors import SettingsError
-from appliance.models.options import ALIASES, KNOWN
+from appliance.models.options import KNOWN
 from appliance.settings import PREFIX, parse_setting
 from appliance_release.manifests.kubernetes_manifest import (
     mapping,
@@ -14,6 +14,12 @@ from appliance_release.manifests.kubernetes_manifest import (
     quantity,
     sequence,
     value_at,
+)
+from appliance_release.manifests.server_options import (
+    field_of,
+    number_of,
+    path_of,
+    value_of,
 )
 
 if TYPE_CHECKING:
@@ -33,19 +39,28 @@ MIN_LIVENESS_S = 30  # a busy server may be late; restarting it costs a whole lo
 CLOSING_S = 5  # of the drain's last step, as docs/guides/operations.md has it
 DEFAULT_GRACE_S = 30.0
 SECRET = re.compile(r"(KEY|TOKEN|SECRET|PASSWORD|PASSWD|CREDENTIALS?)$")
+SLEEP = re.compile(r"\bsleep (\d+(?:\.\d+)?)")
+MAX_UNREADY_S = 60
 LOOPBACK = {"127.0.0.1", "localhost", "::1"}
 
 
 def check_probes(pod: PodTemplate) -> Iterator[Finding]:
     for path, container in pod.containers():
         for name, endpoints in ENDPOINTS.items():
-            yield from _check_probe(pod, (*path, name), container.get(name), endpoints)
+            yield from _check_probe(pod, (*path, name), container, endpoints)
         liveness = mapping(container.get("livenessProbe"))
         if liveness and _budget_s(liveness) < MIN_LIVENESS_S:
             yield pod.finding(
                 (*path, "livenessProbe", "failureThreshold"),
                 f"a server that is late for {_budget_s(liveness):g} s is killed, and loads again.",
                 f"Let failureThreshold times periodSeconds be {MIN_LIVENESS_S} s or more.",
+            )
+        readiness = mapping(container.get("readinessProbe"))
+        if readiness and _budget_s(readiness) > MAX_UNREADY_S:
+            yield pod.finding(
+                (*path, "readinessProbe", "failureThreshold"),
+                f"a server that refuses everything gets requests for {_budget_s(readiness):g} s.",
+                f"Let failureThreshold times periodSeconds be {MAX_UNREADY_S} s at most.",
             )
         startup_s = _budget_s(mapping(container.get("startupProbe")))
         deadline_s = number(pod.manifest.at("spec", "progressDeadlineSeconds")) or 600
@@ -58,10 +73,11 @@ def check_probes(pod: PodTemplate) -> Iterator[Finding]:
 
 
 def _check_probe(
-    pod: PodTemplate, path: Path, value: object, endpoints: tuple[str, ...]
+    pod: PodTemplate, path: Path, container: Container, endpoints: tuple[str, ...]
 ) -> Iterator[Finding]:
-    probe = mapping(value)
     name = str(path[-1])
+    probe = mapping(container.get(name))
+    has_tls = value_of(container, "tls_certificate") is not None
     if not probe:
         yield pod.finding(path, WITHOUT[name], f"Add one: httpGet of {endpoints[0]}.")
         return
@@ -71,6 +87,12 @@ def _check_probe(
             (*path, "httpGet", "path"),
             f"the {name} must ask what it is about.",
             f"Write {endpoints[0]}.",
+        )
+    if value_at(probe, ("httpGet", "scheme")) == "HTTPS" and not has_tls:
+        yield pod.finding(
+            (*path, "httpGet", "scheme"),
+            "the server speaks plain HTTP without APPLIANCE_TLS_CERTIFICATE.",
+            "Write HTTP.",
         )
     port = value_at(probe, ("httpGet", "port"))
     if port not in pod.ports():
@@ -92,15 +114,28 @@ def check_drain(pod: PodTemplate) -> Iterator[Finding]:
     """Checks that all steps after SIGTERM fit into the grace period."""
     grace_s = number(pod.at("spec", "terminationGracePeriodSeconds"))
     for path, container in pod.containers():
-        delay_s = _setting(container, "drain_delay_s")
-        timeout_s = _setting(container, "drain_timeout_s")
+        delay_s = number_of(container, "drain_delay_s")
+        timeout_s = number_of(container, "drain_timeout_s")
         hook = mapping(value_at(container, ("lifecycle", "preStop")))
-        sleep_s = number(value_at(hook, ("sleep", "seconds"))) or 0
+        sleep_s = _hook_s(hook)
+        if sleep_s is None:
+            yield pod.finding(
+                (*path, "lifecycle", "preStop"),
+                "how long it takes is not known, and its time is the drain's.",
+                "Remove it, or write sleep.seconds.",
+            )
+            continue
+        if timeout_s == 0:
+            yield pod.finding(
+                path_of(path, container, "drain_timeout_s"),
+                "every answer that still runs is cut off.",
+                "Set APPLIANCE_DRAIN_TIMEOUT_S to the seconds that answers take, such as 60.",
+            )
         if delay_s is None or timeout_s is None:
             continue  # no number here: check_settings reports it, or only the cluster knows
         if delay_s == 0 and not hook:
             yield pod.finding(
-                _variable_path(path, container, "drain_delay_s"),
+                path_of(path, container, "drain_delay_s"),
                 "the server stops taking requests before load balancers know that it ends.",
                 "Set APPLIANCE_DRAIN_DELAY_S to the seconds they need, such as 10.",
             )
@@ -115,12 +150,20 @@ def check_drain(pod: PodTemplate) -> Iterator[Finding]:
             )
 
 
+def _hook_s(hook: dict[str, object]) -> float | None:
+    """Returns the seconds that a hook before SIGTERM takes; None if it does not say."""
+    if not hook:
+        return 0
+    command = " ".join(map(str, sequence(value_at(hook, ("exec", "command")))))
+    slept = [float(each) for each in SLEEP.findall(command)]
+    return sum(slept) if slept else number(value_at(hook, ("sleep", "seconds")))
+
+
 def check_settings(pod: PodTemplate) -> Iterator[Finding]:
     for path, container in pod.containers():
         for index, variable in enumerate(sequence(container.get("env"))):
             name, value = str(mapping(variable).get("name")), mapping(variable).get("value")
-            field = name.removeprefix(PREFIX).lower()
-            field = ALIASES.get(field, field)
+            field = field_of(name)
             where = (*path, "env", index, "value")
             if name.startswith(PREFIX) and field not in KNOWN:
                 yield pod.finding(
@@ -158,17 +201,17 @@ def _check_value(
 
 
 def _check_address(pod: PodTemplate, path: Path, container: Container) -> Iterator[Finding]:
-    host = _variable(container, "host")
+    host = value_of(container, "host")
     if host is None or host in LOOPBACK:
         yield pod.finding(
-            _variable_path(path, container, "host"),
+            path_of(path, container, "host"),
             "the server would listen where neither probes nor Services reach it.",
             "Set APPLIANCE_HOST to 0.0.0.0.",
         )
-    port = number(_variable(container, "port") or 8000)
+    port = number(value_of(container, "port") or 8000)
     if port is not None and port not in pod.ports():
         yield pod.finding(
-            _variable_path(path, container, "port"),
+            path_of(path, container, "port"),
             f"the server would listen on {port:g}, and no containerPort says so.",
             "Make both the same.",
         )
@@ -204,11 +247,11 @@ def check_resources(pod: PodTemplate) -> Iterator[Finding]:
 def _check_threads(
     pod: PodTemplate, path: Path, container: Container, requests: dict[str, object]
 ) -> Iterator[Finding]:
-    threads, cpus = _variable(container, "threads"), quantity(requests.get("cpu"))
+    threads, cpus = value_of(container, "threads"), quantity(requests.get("cpu"))
     count = number(threads)
     if threads is None or (count is not None and cpus is not None and count > max(cpus, 1)):
         yield pod.finding(
-            _variable_path(path, container, "threads"),
+            path_of(path, container, "threads"),
             "the server would run more threads than it asked for CPUs, and slow its neighbours.",
             "Take it from the request: valueFrom.resourceFieldRef of requests.cpu.",
         )
@@ -217,30 +260,6 @@ def _check_threads(
 def _budget_s(probe: dict[str, object]) -> float:
     """Returns how long a probe may fail in a row, with Kubernetes' own defaults."""
     return (number(probe.get("periodSeconds")) or 10) * (number(probe.get("failureThreshold")) or 3)
-
-
-def _variable(container: Container, field: str) -> object:
-    """Returns a variable as text, its source if set by reference, None if not set."""
-    for variable in sequence(container.get("env")):
-        if mapping(variable).get("name") == PREFIX + field.upper():
-            return mapping(variable).get("value", mapping(variable).get("valueFrom"))
-    return None
-
-
-def _setting(container: Container, field: str) -> float | None:
-    """Returns the number that the server will use; None if only the cluster knows."""
-    value = _variable(container, field)
-    if value is None:
-        return float(str(KNOWN[field].default))
-    return number(value)
-
-
-def _variable_path(path: Path, container: Container, field: str) -> Path:
-    """Returns the path of the variable's value, or the path that it would have."""
-    for index, variable in enumerate(sequence(container.get("env"))):
-        if mapping(variable).get("name") == PREFIX + field.upper():
-            return (*path, "env", index, "value")
-    return (*path, "env", PREFIX + field.upper())
 
 
 SERVER_RULES = (check_probes, check_drain, check_settings, check_open_secrets, check_resources)
