@@ -25,6 +25,7 @@ let state = null; // what /health said last; null while the server cannot be rea
 let running = null; // the AbortController of the answer that is being written
 let asked = null; // the name of the model whose answer has not begun
 let isWatching = false;
+let isDue = false;
 let hurry = () => {}; // ends the pause between two looks at the server
 
 async function ask(text) {
@@ -41,7 +42,7 @@ async function answer() {
   const model = (asked = models.chosen().name);
   update();
   scrollToEnd();
-  watchHealth(); // the model may have to be loaded first
+  watchHealth();
   const message = { role: "assistant", content: "", note: "" };
   const meter = new Meter(models.areSeveral() ? model : "");
   let failure = null;
@@ -167,7 +168,7 @@ function update() {
   try {
     sessionStorage.setItem(KEY, JSON.stringify(kept));
   } catch {
-    // Full or forbidden: the conversation lives as long as the page.
+    // Full or forbidden: it lives as long as the page.
   }
 }
 
@@ -197,14 +198,17 @@ function canAsk() {
 }
 
 async function watchHealth() {
+  isDue = true;
   if (isWatching) return hurry();
   isWatching = true;
-  for (;;) {
+  while (isDue) {
+    isDue = false;
     state = await health().catch(() => null);
     if (state?.isReady) models.take(state.models);
     showState();
-    if (isSettled()) break;
+    if (isSettled()) continue;
     await pause();
+    isDue = true;
   }
   isWatching = false;
 }
@@ -237,7 +241,7 @@ function whatIsAwaited() {
 }
 
 function notify(text) {
-  if (byId("notice").textContent === text) return; // said once, not every second
+  if (byId("notice").textContent === text) return; // said once
   byId("notice").textContent = text;
   byId("notice").hidden = !text;
 }
